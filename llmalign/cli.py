@@ -1,0 +1,216 @@
+"""The command line: one verb per thing a user comes to do, each a thin layer over a function."""
+
+import difflib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="llmalign",
+    help="Post-train language models with verifiable rewards, preferences, or no labels at all.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipe_app = typer.Typer(help="Show, compare and describe recipes.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+
+RecipeArgument = Annotated[str, typer.Argument(help="a shipped recipe's name or a .yaml file")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="override one key: key.path=value; may be repeated"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object, nothing else")]
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    name: Annotated[str | None, typer.Option(help="name of the run folder")] = None,
+    output: Annotated[str | None, typer.Option(help="folder that run folders lie in")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="'auto', or the path of a checkpoint folder")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="delete the run that the run folder holds")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe: reinforcement learning, preferences or supervised fine-tuning alike.
+
+    Stops cleanly on Ctrl-C or SIGTERM: the step in flight is finished and saved, and
+    `--resume auto` goes on from there.
+    """
+    from llmalign.recipe import load_recipe
+    from llmalign.training import train as run
+
+    extra = [f"name={name}"] if name else []
+    extra += [f"output={output}"] if output else []
+    loaded = load_recipe(recipe, [*(overrides or []), *extra])
+    if as_json:
+        with _stdout_to_stderr():
+            summary = run(loaded, resume=resume, overwrite=overwrite)
+        print(json.dumps(summary))
+        return
+    summary = run(loaded, resume=resume, overwrite=overwrite)
+    folder = Path(loaded.output) / loaded.name
+    if summary.get("finished"):
+        print(f"model {folder / 'final'} · report {folder / 'report.html'}")
+        print(f"summary {folder / 'summary.json'} · training took {summary['train_seconds']:.0f} s")
+
+
+@app.command()
+def eval(  # noqa: A001 (the verb's name)
+    model: Annotated[str, typer.Argument(help="a model's folder or hub name")],
+    recipe: Annotated[str, typer.Option(help="recipe whose data, reward and sampling to use")],
+    overrides: SetOption = None,
+    samples: Annotated[int | None, typer.Option(help="samples per problem")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file for the summary and every sample")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """pass@1, pass@k and maj@k of a model on a recipe's held-out problems, with intervals."""
+    from llmalign.evaluation.run import evaluate
+    from llmalign.recipe import load_recipe
+    from llmalign.training import describe
+
+    settings = [f"model={json.dumps({'path': model})}", "warm_start=null"]
+    settings += [f"evaluate.samples={samples}"] if samples else []
+    loaded = load_recipe(recipe, [*settings, *(overrides or [])])
+    summary = evaluate(loaded, output=output)
+    print(json.dumps(summary) if as_json else describe(model, summary))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
+    """Write RUN/report.html: curves and a sample browser in one file that needs no network."""
+    from llmalign.observe import write_report
+
+    if not (run / "recipe.yaml").is_file():
+        raise FileNotFoundError(f"run is {str(run)!r}, expected a folder with recipe.yaml")
+    print(write_report(run))
+
+
+@app.command("list")
+def list_things(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="recipes, algorithms, rewards, verifiers, advantages, losses or generators"
+        ),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """What there is of a kind: name, one line, paper and options."""
+    rows = _listing(kind)
+    if as_json:
+        print(json.dumps(rows, default=str))
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        print(f"{row['name']:<{width}}  {row['summary']}")
+        details = [row[key] for key in ("paper", "options") if row.get(key)]
+        if details:
+            print(f"{'':<{width}}  {' · '.join(details)}")
+
+
+@recipe_app.command("show")
+def recipe_show(recipe: RecipeArgument, overrides: SetOption = None) -> None:
+    """Print the fully resolved recipe."""
+    from llmalign.recipe import load_recipe
+
+    print(load_recipe(recipe, overrides or []).to_yaml(), end="")
+
+
+@recipe_app.command("schema")
+def recipe_schema() -> None:
+    """Print the JSON schema of a recipe file, for editors."""
+    from llmalign.recipe import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@recipe_app.command("diff")
+def recipe_diff(left: RecipeArgument, right: RecipeArgument) -> None:
+    """Print what differs between two recipes once both are resolved; exit code 1 if anything."""
+    from llmalign.recipe import load_recipe
+
+    texts = [load_recipe(name).to_yaml().splitlines() for name in (left, right)]
+    lines = list(difflib.unified_diff(*texts, left, right, lineterm="", n=1))
+    print("\n".join(lines))
+    raise typer.Exit(1 if lines else 0)
+
+
+def _listing(kind: str) -> list[dict[str, Any]]:
+    from llmalign.verifiers.registry import unknown
+
+    if kind == "recipes":
+        from llmalign.recipe import list_recipes
+
+        return [{"name": name, "summary": line} for name, line in list_recipes().items()]
+    if kind == "algorithms":
+        from llmalign.presets import PRESETS
+
+        return [
+            {"name": n, "summary": "", "options": json.dumps(p)} for n, p in sorted(PRESETS.items())
+        ]
+    registries = _registries()
+    if kind not in registries:
+        raise ValueError(unknown("kind", kind, [*registries, "recipes", "algorithms"]))
+    return [
+        {
+            "name": entry.name,
+            "summary": entry.summary,
+            "paper": entry.paper,
+            "options": ", ".join(entry.options()),
+        }
+        for entry in registries[kind].entries()
+    ]
+
+
+def _registries() -> dict[str, Any]:
+    from llmalign.advantages import ADVANTAGES
+    from llmalign.generate import GENERATORS
+    from llmalign.losses import LOSSES
+    from llmalign.rewards import REWARDS
+    from llmalign.verifiers import VERIFIERS
+
+    return {
+        "rewards": REWARDS,
+        "verifiers": VERIFIERS,
+        "advantages": ADVANTAGES,
+        "losses": LOSSES,
+        "generators": GENERATORS,
+    }
+
+
+class _stdout_to_stderr:
+    """Keeps stdout for the one JSON object."""
+
+    def __enter__(self) -> None:
+        self._stdout, sys.stdout = sys.stdout, sys.stderr
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout = self._stdout
+
+
+def main() -> None:
+    """Entry point: a fault of the input is one clear line and exit code 1, never a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        if os.environ.get("LLMALIGN_DEBUG"):
+            raise
+        for line in str(error).splitlines() or [repr(error)]:
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""The policy: a causal language model, its tokenizer, and the one function for log-probs.
+
+Shape letters in this file
+    B  sequences          T  response tokens of a sequence, left-aligned, right-padded
+    L  prompt + response  N  response tokens of all sequences, in row order
+    D  hidden size        V  vocabulary
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from llmalign.schema import Lora, Model
+
+CHUNK_LOGITS = 1 << 24  # logits held at once: 64 MiB in float32, whatever the vocabulary
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Rows of prompt + response, right-padded: causal attention never looks at the padding.
+
+    Attributes:
+        input_ids_BL: token ids.
+        response_BL: bool, True for tokens of the response.
+    """
+
+    input_ids_BL: Tensor
+    response_BL: Tensor
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        pad_id: int,
+        device: torch.device,
+    ) -> "TokenBatch":
+        """From (prompt ids, response ids) pairs."""
+        width = max(len(prompt) + len(response) for prompt, response in rows)
+        input_ids_BL = torch.full((len(rows), width), pad_id, dtype=torch.long)
+        response_BL = torch.zeros((len(rows), width), dtype=torch.bool)
+        for row, (prompt, response) in enumerate(rows):
+            start, end = len(prompt), len(prompt) + len(response)
+            input_ids_BL[row, :end] = torch.tensor([*prompt, *response], dtype=torch.long)
+            response_BL[row, start:end] = True
+        if response_BL[:, 0].any():
+            raise ValueError(
+                "a row has an empty prompt, expected at least one token before a response"
+            )
+        return cls(input_ids_BL.to(device), response_BL.to(device))
+
+    @property
+    def mask_BT(self) -> Tensor:
+        """bool, True where a row has a response token; T is the longest response."""
+        count_B = self.response_BL.sum(1)
+        width = int(count_B.max()) if len(count_B) else 0
+        return torch.arange(width, device=count_B.device)[None, :] < count_B[:, None]
+
+
+class Policy:
+    """A model and its tokenizer on one device, with what training and sampling need of them."""
+
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
+        self.model = model.to(device)
+        self.tokenizer = tokenizer
+        self.device = device
+        self.pad_id: int = tokenizer.pad_token_id
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self.version = 0
+        base = model.get_base_model() if self.has_adapter else model
+        self._decoder = base.get_decoder()
+        self._head = base.get_output_embeddings()
+        self._softcap: float | None = getattr(base.config, "final_logit_softcapping", None)
+        self.context_length = int(getattr(base.config, "max_position_embeddings", 1 << 30))
+        self._check_head()
+
+    @property
+    def has_adapter(self) -> bool:
+        """True where the policy is a LoRA adapter on a frozen base."""
+        return hasattr(self.model, "disable_adapter")
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Parameters that learn, by name."""
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """bfloat16 compute over float32 weights on a GPU; nothing on a CPU."""
+        if self.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def logprobs(
+        self, batch: TokenBatch, *, temperature: float, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of every response token and entropy of the distribution it came from.
+
+            logp = log softmax(logits / temperature)[token];  H = -sum_v p_v log p_v
+
+        No [B, T, V] tensor is ever held: the head runs over chunks of tokens, and where there is
+        more than one chunk the backward pass computes each again.
+
+        Args:
+            batch: token ids and which of them are response.
+            temperature: what the logits are divided by, as in sampling; > 0.
+            entropy_gradient: whether the entropy carries a gradient (an entropy bonus needs it).
+        Returns:
+            logp_BT and entropy_BT in nats, float32; 0 where a row has no token.
+        """
+        with self.autocast():
+            hidden_BLD = self._decoder(batch.input_ids_BL, use_cache=False).last_hidden_state
+            predicted = batch.response_BL[:, 1:]
+            hidden_ND = hidden_BLD[:, :-1][predicted]
+            target_N = batch.input_ids_BL[:, 1:][predicted]
+            logp_N, entropy_N = self._head_logprobs(
+                hidden_ND, target_N, temperature, entropy_gradient
+            )
+        mask_BT = batch.mask_BT
+        zeros_BT = torch.zeros(mask_BT.shape, device=self.device)
+        return zeros_BT.masked_scatter(mask_BT, logp_N), zeros_BT.masked_scatter(mask_BT, entropy_N)
+
+    def next_logits(self, hidden_BD: Tensor) -> Tensor:
+        """Logits [B, V] in float32 from hidden states [B, D]."""
+        logits_BV = self._head(hidden_BD).float()
+        if self._softcap:
+            logits_BV = torch.tanh(logits_BV / self._softcap) * self._softcap
+        return logits_BV
+
+    def _head_logprobs(
+        self, hidden_ND: Tensor, target_N: Tensor, temperature: float, entropy_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        def chunk(hidden_CD: Tensor, target_C: Tensor) -> tuple[Tensor, Tensor]:
+            logits_CV = self.next_logits(hidden_CD) / temperature
+            logp_CV = torch.log_softmax(logits_CV, dim=-1)
+            with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+                entropy_C = torch.special.entr(logp_CV.exp()).sum(-1)
+            return logp_CV.gather(1, target_C[:, None])[:, 0], entropy_C
+
+        size = max(1, CHUNK_LOGITS // self._head.weight.shape[0])
+        if len(target_N) <= size:
+            return chunk(hidden_ND, target_N)
+        parts = [
+            checkpoint(chunk, hidden_ND[i : i + size], target_N[i : i + size], use_reentrant=False)
+            for i in range(0, len(target_N), size)
+        ]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        # Some architectures scale or shift logits after the head; ours must equal theirs.
+        ids = torch.arange(8, device=self.device)[None, :] % self._head.weight.shape[0]
+        with self.autocast():
+            theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
+            ours = self.next_logits(self._decoder(ids, use_cache=False).last_hidden_state[0])
+        gap = (theirs - ours).abs().max().item()
+        if not gap <= 1e-2 * max(1.0, theirs.abs().max().item()):
+            raise ValueError(
+                f"model type {self.model.config.model_type!r} changes its logits after the head "
+                f"(gap {gap:.3g}), expected plain logits or a final softcap; "
+                "this architecture is not supported"
+            )
+
+    def save(self, folder: Path) -> None:
+        """A plain Hugging Face model (or adapter) with its tokenizer."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+class Reference:
+    """The frozen start policy: the base under an adapter, or a copy of the model."""
+
+    def __init__(self, policy: Policy, *, keep: bool = True) -> None:
+        """``keep=False`` borrows the policy itself: right only before its first update."""
+        self._policy = policy
+        if keep and not policy.has_adapter:
+            frozen = copy.deepcopy(policy.model).requires_grad_(False).eval()
+            self._policy = Policy(frozen, policy.tokenizer, policy.device)
+
+    @torch.no_grad()
+    def logprobs(self, batch: TokenBatch, *, temperature: float) -> Tensor:
+        """logp_BT of the response under the reference, in nats."""
+        adapter_off = (
+            self._policy.model.disable_adapter()
+            if self._policy.has_adapter
+            else contextlib.nullcontext()
+        )
+        with adapter_off:
+            return self._policy.logprobs(batch, temperature=temperature)[0]
+
+
+def load_policy(config: Model, *, seed: int, path: str | Path | None = None) -> Policy:
+    """The policy a recipe's ``model`` block describes.
+
+    Args:
+        config: the block.
+        seed: initialises ``build: tiny`` and LoRA.
+        path: a folder that replaces ``config.path`` / ``config.build`` (the warm-started model).
+    Raises:
+        FileNotFoundError: ``config.path`` looks like a folder and does not exist.
+        RuntimeError: a hub name that cannot be loaded.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(seed)
+    if path is None and config.build == "tiny":
+        from llmalign.tiny import build_tiny
+
+        model, tokenizer = build_tiny(dict(config.build_options), seed=seed)
+    else:
+        model, tokenizer = _load_pretrained(str(path or config.path), config, device)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.lora is not None:
+        model = _add_adapter(model, config.lora)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if config.lora is not None:
+            model.enable_input_require_grads()
+    return Policy(model, tokenizer, device)
+
+
+def _load_pretrained(path: str, config: Model, device: torch.device) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = Path(path).expanduser()
+    looks_local = path.startswith((".", "/", "~")) or local.exists()
+    if looks_local and not (local / "config.json").is_file():
+        raise FileNotFoundError(
+            f"model.path is {path!r}, expected a folder with config.json; "
+            "give the folder of a saved model or a hub name"
+        )
+    common = {"revision": config.revision or "main", "trust_remote_code": config.trust_remote_code}
+    name = str(local) if looks_local else path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **common)
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=_weights_dtype(config, device),
+            attn_implementation=config.attention,
+            **common,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(
+            f"model.path is {path!r}, which cannot be loaded: {reason}; "
+            "give a local folder or check the hub name"
+        ) from error
+    return model, tokenizer
+
+
+def _weights_dtype(config: Model, device: torch.device) -> torch.dtype:
+    if config.dtype != "auto":
+        return _DTYPES[config.dtype]
+    # AdamW loses updates below 2^-8 of a weight in bfloat16, so weights that learn stay float32
+    # (compute is bfloat16 by autocast); the frozen base of an adapter may be bfloat16.
+    frozen_on_gpu = config.lora is not None and device.type == "cuda"
+    return torch.bfloat16 if frozen_on_gpu else torch.float32
+
+
+def _add_adapter(model: Any, lora: Lora) -> Any:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=lora.rank,
+            lora_alpha=int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,  # type: ignore[arg-type]
+            lora_dropout=lora.dropout,
+            target_modules=lora.targets,
+        ),
+    )
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a completion: chat models often have more than the tokenizer's one."""
+    ids: set[int] = set()
+    generation = getattr(model, "generation_config", None)
+    for found in (tokenizer.eos_token_id, getattr(generation, "eos_token_id", None)):
+        if found is not None:
+            ids |= set(found) if isinstance(found, list | tuple) else {int(found)}
+    return frozenset(ids)
+
+
+def microbatches(length_B: Sequence[int], *, tokens: int) -> Iterator[list[int]]:
+    """Row indices in portions of like length, each at most ``tokens`` with padding (or one row)."""
+    portion: list[int] = []
+    for row in sorted(range(len(length_B)), key=lambda b: length_B[b], reverse=True):
+        widest = length_B[portion[0]] if portion else length_B[row]
+        if portion and widest * (len(portion) + 1) > tokens:
+            yield portion
+            portion = []
+        portion.append(row)
+    if portion:
+        yield portion

@@ -1,0 +1,264 @@
+"""The recipe: one YAML file describes one run completely, and nothing unknown gets in.
+
+A raw mapping goes through three stages: ``--set`` overrides, the algorithm's preset below what the
+user wrote, and the strict schema. The result is frozen, has a hash, and is written back in full.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from llmalign.presets import PRESETS
+from llmalign.schema import Choice, Recipe
+from llmalign.verifiers.registry import unknown
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A checked recipe from a file or a shipped name, with ``key.path=value`` overrides.
+
+    Raises:
+        FileNotFoundError: neither a file nor a shipped recipe.
+        ValueError: one line per fault, each with its place and the way out.
+    """
+    raw = read_recipe(name_or_path)
+    for override in overrides:
+        _apply(raw, override)
+    return build_recipe(raw)
+
+
+def build_recipe(raw: Mapping[str, Any]) -> Recipe:
+    """A checked recipe from plain values: preset below, schema and registries above."""
+    algorithm = raw.get("algorithm")
+    if not isinstance(algorithm, str) or algorithm not in PRESETS:
+        raise ValueError(f"algorithm: {unknown('algorithm', str(algorithm), PRESETS)}")
+    merged = _merge(PRESETS[algorithm], raw)
+    try:
+        recipe = Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise ValueError("\n".join(_explain(e) for e in error.errors())) from None
+    return _resolve_choices(recipe)
+
+
+def read_recipe(name_or_path: str) -> dict[str, Any]:
+    """The raw mapping of a recipe file, or of the shipped recipe of that name."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix not in {".yaml", ".yml"}:
+        if name_or_path not in (names := list_recipes()):
+            raise FileNotFoundError(
+                f"{unknown('recipe', name_or_path, names)}; "
+                "give a shipped name or a path to a .yaml file"
+            )
+        path = Path(str(resources.files("llmalign.recipes"))) / f"{name_or_path}.yaml"
+    elif not path.is_file():
+        raise FileNotFoundError(f"recipe {str(path)!r} does not exist, expected a .yaml file")
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: holds {type(raw).__name__}, expected a mapping of recipe keys")
+    raw.setdefault("name", path.stem)
+    return raw
+
+
+def list_recipes() -> dict[str, str]:
+    """Shipped recipes: name -> first comment line."""
+    root = Path(str(resources.files("llmalign.recipes")))
+    found = {}
+    for path in sorted(root.rglob("*.yaml")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        found[str(path.relative_to(root).with_suffix(""))] = first.lstrip("# ").strip()
+    return found
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a recipe file, for editors; losses and advantages by their signatures."""
+    from llmalign.advantages import ADVANTAGES
+    from llmalign.losses import LOSSES
+
+    schema = Recipe.model_json_schema()
+    schema["properties"]["algorithm"] = {"enum": sorted(PRESETS)}
+    for key, registry in (("loss", LOSSES), ("advantage", ADVANTAGES)):
+        schema["properties"][key] = {
+            "type": "object",
+            "properties": {"kind": {"enum": [entry.name for entry in registry.entries()]}},
+            "description": "; ".join(
+                f"{e.name}: {', '.join(e.options())}" for e in registry.entries()
+            ),
+        }
+    schema["required"] = ["algorithm", "model", "data"]
+    return schema
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(str(loader.construct_scalar(node)).replace("_", ""))
+
+
+def _install_floats() -> None:
+    _Loader.add_implicit_resolver(
+        "tag:llmalign,float",
+        re.compile(r"^[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
+    _Loader.add_constructor("tag:llmalign,float", _read_float)
+
+
+_install_floats()
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, mapping by mapping; another ``kind`` drops the options below it."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(under, Mapping):
+            if "kind" in value and value["kind"] != under.get("kind"):
+                under = {}
+            merged[key] = _merge(under, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """Writes one ``a.b.c=value`` into ``raw``; a number addresses a list item."""
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ValueError(f"--set is {override!r}, expected key.path=value")
+    value = yaml.load(text, Loader=_Loader)
+    node: Any = raw
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                place = ".".join(keys[:depth])
+                raise ValueError(f"--set {path}: {place} has {len(node)} items, no item {key!r}")
+            if last:
+                node[int(key)] = value
+            else:
+                node = node[int(key)]
+            continue
+        if last:
+            node[key] = value
+        else:
+            if not isinstance(node.get(key), dict | list):
+                node[key] = {}
+            node = node[key]
+
+
+def _explain(error: Any) -> str:
+    """One pydantic fault in the words of the house: place, value, what was expected."""
+    location = [p for p in error["loc"]]
+    place = ".".join(str(p) for p in location)
+    if error["type"] == "extra_forbidden":
+        parent = ".".join(str(p) for p in location[:-1])
+        known = _known_keys(location[:-1])
+        return f"{parent + ': ' if parent else ''}{unknown('key', str(location[-1]), known)}"
+    if error["type"] == "missing":
+        return f"{place} is missing; it has no default on purpose"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{place}: {message}" if place else message
+    return f"{place} is {error['input']!r:.80}, expected: {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(location: Sequence[Any]) -> list[str]:
+    block: Any = Recipe
+    for key in location:
+        annotation = block.model_fields[key].annotation
+        blocks = [a for a in (annotation, *get_args(annotation)) if _is_block(a)]
+        block = blocks[0]
+    return list(block.model_fields)
+
+
+def _is_block(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _resolve_choices(recipe: Recipe) -> Recipe:
+    """Checks what only the registries know, and what only a whole recipe can say."""
+    from llmalign.advantages import ADVANTAGES
+    from llmalign.losses import LOSSES
+
+    update = {}
+    for key, registry in (("loss", LOSSES), ("advantage", ADVANTAGES)):
+        choice = getattr(recipe, key)
+        entry = registry.get(choice.kind, f"{key}.kind")
+        update[key] = Choice(kind=choice.kind, **entry.resolve(choice.options, key))
+    recipe = recipe.model_copy(update=update)
+    if recipe.stage == "policy":
+        _check_online(recipe)
+    else:
+        _check_offline(recipe)
+    return recipe
+
+
+def _check_offline(recipe: Recipe) -> None:
+    held_out = recipe.data.eval is not None
+    if recipe.data.holdout:
+        raise ValueError(
+            f"data.holdout is {recipe.data.holdout}, but {recipe.algorithm} learns from rows that "
+            "are no problems; give held-out problems as data.eval"
+        )
+    if held_out != (recipe.reward is not None):
+        raise ValueError(
+            f"reward is {recipe.reward!r:.80} and data.eval is {'set' if held_out else 'missing'}: "
+            f"{recipe.algorithm} learns from its rows, and judges data.eval with the reward; "
+            "give both or neither"
+        )
+    if recipe.warm_start is not None:
+        raise ValueError(f"warm_start is set, expected none with {recipe.algorithm}; run it first")
+
+
+def _check_online(recipe: Recipe) -> None:
+    from llmalign.rewards import build_reward
+
+    if recipe.reward is None:
+        raise ValueError("reward is missing; say for example `reward: math`")
+    build_reward(recipe.reward)
+    group_size = recipe.rollout.samples_per_problem
+    if group_size == 1 and recipe.advantage.kind in {"group", "leave_one_out"}:
+        raise ValueError(
+            "rollout.samples_per_problem is 1, expected >= 2 with advantage "
+            f"{recipe.advantage.kind!r}: a group of one has no baseline; "
+            "raise it or use advantage.kind=batch_whitened"
+        )
+    if recipe.rollout.top_p < 1 or recipe.rollout.top_k:
+        raise ValueError(
+            f"rollout.top_p is {recipe.rollout.top_p} and rollout.top_k is {recipe.rollout.top_k}, "
+            "expected 1.0 and 0 in training: the trainer's log-probs are those of the whole "
+            "vocabulary, so the importance ratio would be biased; use rollout.temperature "
+            "(evaluate.top_p and evaluate.top_k are free)"
+        )
+    if recipe.warm_start is not None and recipe.model.lora is not None:
+        raise ValueError(
+            "warm_start and model.lora are both set, expected one: a warm start trains "
+            "whole weights; run a recipe with algorithm: sft first and give its final/ as "
+            "model.path"
+        )
+    if recipe.kl.place == "reward" and recipe.kl.estimator.endswith("+"):
+        raise ValueError(
+            f"kl.estimator is {recipe.kl.estimator!r}, expected k1, k2 or k3 with kl.place=reward: "
+            "a reward carries no gradient"
+        )

@@ -1,0 +1,129 @@
+"""The words of the house: what is sampled, what is scored, and what a reward is.
+
+A ``Problem`` is answered by a ``Group`` of ``Sample``s; a ``Reward`` gives each a ``Score``.
+No tensor, tokenizer, step number or rank is known here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from llmalign.verifiers import Judgement
+
+Message = Mapping[str, str]  # {"role": "user", "content": "..."}
+Need = Literal[
+    "pointwise", "groupwise", "paired_groups", "policy_logprobs", "frozen_logprobs", "judge"
+]
+FinishReason = Literal["eos", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question: a chat (list of messages) or a plain string, and its other columns.
+
+    ``columns`` carries ``answer`` (the gold, where there is one), tests, references and so on.
+    """
+
+    id: str
+    prompt: str | tuple[Message, ...]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion, token in, token out: nothing is ever tokenised again.
+
+    Attributes:
+        text: the completion, decoded once, without stop string or special tokens.
+        token_ids: the sampled tokens in order, the end token included where it was sampled.
+        logprobs: log-probability in nats of each token under the distribution sampled from.
+        finish_reason: ``eos``, ``stop`` (a stop string), or ``length`` (cut at the limit).
+        weights_version: number of optimizer steps of the weights that sampled it.
+        seed: seed of this sample's own random stream.
+        turns: (start, end) token spans the policy wrote, for multi-turn samples; empty = all.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    weights_version: int = 0
+    seed: int = 0
+    turns: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def truncated(self) -> bool:
+        """True where the limit cut the completion off."""
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The samples of one problem: the unit of reward and of advantage."""
+
+    problem: Problem
+    samples: tuple[Sample, ...]
+    max_new_tokens: int | None = None  # the limit these samples were drawn under
+
+
+@dataclass(frozen=True)
+class StepScore:
+    """The value of one step or turn, from character ``start`` to ``end`` of the sample's text."""
+
+    start: int
+    end: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a reward says about one sample.
+
+    ``value`` None means not scorable: the sample leaves the baseline and the loss.
+    ``aspects`` holds the value of every node of the reward tree below (None: not scorable there).
+    """
+
+    value: float | None
+    aspects: Mapping[str, float | None] = field(default_factory=dict)
+    judgement: Judgement | None = None
+    note: str = ""
+    steps: tuple[StepScore, ...] = ()
+
+
+class Verify(Protocol):
+    """Judges (text, gold) pairs with the verifier ``kind``, in order, within a hard time limit."""
+
+    def __call__(
+        self, kind: str, pairs: Sequence[tuple[str, Any]], options: Mapping[str, Any]
+    ) -> list[Judgement]: ...
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the host lends to rewards. Later needs (policy scorer, judge client) are new fields."""
+
+    verify: Verify
+
+
+class Reward(Protocol):
+    """Scores whole groups; a leaf or a node of the recipe's reward tree.
+
+    A reward that needs a gold lists in ``check`` what is wrong with a problem's columns before
+    training starts. ``bind`` hands over the host's services and is called once before ``score``.
+    """
+
+    name: str
+    need: Need
+
+    def bind(self, services: Services) -> None: ...
+
+    def check(self, problem: Problem) -> None:
+        """Raises GoldError where this reward could never score ``problem``."""
+        ...
+
+    def score(self, groups: Sequence[Group]) -> list[list[Score]]:
+        """One list per group, one score per sample, in order."""
+        ...
+
+
+RewardFunction = Callable[..., Sequence[float | None]]  # TRL style: f(prompts, completions, **columns)

@@ -1,0 +1,184 @@
+import math
+
+import pytest
+import torch
+
+from llmalign.online import open_online, step_reward
+from llmalign.policy import load_policy
+from llmalign.run import RunFolder
+
+
+@pytest.fixture
+def loop_of(tmp_path):
+    """A function: the online loop of a recipe, closed at the end of the test."""
+    opened = []
+
+    def make(recipe):
+        folder = RunFolder(tmp_path / f"loop{len(opened)}")
+        folder.path.mkdir()
+        manager = open_online(recipe, folder, load_policy(recipe.model, seed=recipe.seed))
+        opened.append(manager)
+        return manager.__enter__()
+
+    yield make
+    for manager in opened:
+        manager.__exit__(None, None, None)
+
+
+def gradients(loop, experience):
+    """The gradient of one optimizer step, without taking it."""
+    rows = list(range(len(experience.reward_B)))
+    loop.policy.model.zero_grad()
+    for loss in loop._losses(experience, rows, loop._active(experience, rows), {}):
+        loss.backward()
+    return {n: p.grad.clone() for n, p in loop.policy.trainable.items() if p.grad is not None}
+
+
+ALGORITHMS = ["grpo", "dr_grpo", "dapo", "rloo", "reinforce++"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("kl", [0.0, 0.1], ids=["no-kl", "kl"])
+def test_the_gradient_does_not_depend_on_the_microbatch_size(small, loop_of, algorithm, kl):
+    changes = {"algorithm": algorithm, "kl": {"coef": kl}, "entropy": {"bonus": 0.01}}
+    loop = loop_of(small(**changes))
+    loop.policy.model.double()
+    experience = loop.experience(loop.rollout()[0])
+    loop.advantages(experience)
+    assert (experience.adv_BT != 0).any()
+    found = []
+    for tokens in (1, 40, 10_000):
+        schedule = loop.recipe.schedule.model_copy(update={"tokens_per_microbatch": tokens})
+        loop.recipe = loop.recipe.model_copy(update={"schedule": schedule})
+        found.append(gradients(loop, experience))
+    for other in found[1:]:
+        for name, grad in found[0].items():
+            # log-probs are float32 by design, so round-off is float32's
+            assert torch.allclose(grad, other[name], rtol=1e-4, atol=1e-7), name
+
+
+def test_dropping_rows_without_advantage_changes_nothing(small, loop_of):
+    loop = loop_of(small())
+    experience = loop.experience(loop.rollout()[0])
+    loop.advantages(experience)
+    experience.adv_BT[:5] = 0.0
+    dropped = gradients(loop, experience)
+    loop._active = lambda experience, rows: list(rows)
+    kept = gradients(loop, experience)
+    for name, grad in kept.items():
+        assert torch.allclose(grad, dropped[name], rtol=1e-4, atol=1e-7), name
+
+
+def test_one_update_on_a_fresh_batch_needs_no_old_pass_and_several_do(small, loop_of):
+    one = loop_of(small())
+    assert one.experience(one.rollout()[0]).logp_old_BT is None
+    two = loop_of(small(schedule={"updates_per_batch": 2}))
+    experience = two.experience(two.rollout()[0])
+    for b, (_, response) in enumerate(experience.rows):
+        sample = [s for g in experience.groups for s in g.group.samples][b]
+        old = experience.logp_old_BT[b, : len(response)].tolist()
+        assert old == pytest.approx(sample.logprobs, abs=1e-4)
+
+
+def test_minibatches_hold_whole_groups_once(small, loop_of):
+    loop = loop_of(small(sampling={"problems_per_step": 5}, schedule={"updates_per_batch": 2}))
+    parts = list(loop._minibatches(5, step=3, epoch=0))
+    assert sorted(b for part in parts for b in part) == list(range(20))
+    for part in parts:
+        assert all(sorted(part)[i] // 4 == sorted(part)[i + 1] // 4 for i in range(0, len(part), 2))
+    assert parts == list(loop._minibatches(5, step=3, epoch=0))
+    assert parts != list(loop._minibatches(5, step=4, epoch=0))
+
+
+def test_a_step_reports_its_ledger(small, loop_of):
+    metrics = loop_of(small()).step(0)
+    assert metrics["tokens_generated"] == metrics["tokens_trained"] + metrics["tokens_wasted"]
+    assert metrics["updates"] == 1 and metrics["grad_norm"] > 0
+    assert 0 <= metrics["entropy"] <= math.log(259) + 1e-3
+    assert metrics["reward/spread"] + metrics["reward/math"] == pytest.approx(metrics["reward"])
+
+
+def test_when_all_rewards_are_equal_nothing_is_learnt_and_it_is_said(small, loop_of):
+    loop = loop_of(small(reward="llmalign_test_rewards:constant"))
+    before = {n: p.detach().clone() for n, p in loop.policy.trainable.items()}
+    metrics = loop.step(0)
+    assert metrics["degenerate_share"] == 1.0 and metrics["updates"] == 0
+    assert metrics["wasted_share"] == 1.0
+    assert all(torch.equal(before[n], p) for n, p in loop.policy.trainable.items())
+
+
+def test_samples_nobody_can_score_leave_the_loss(small, loop_of):
+    loop = loop_of(small(reward="llmalign_test_rewards:never", kl={"coef": 0.1}))
+    metrics = loop.step(0)
+    assert metrics["not_scorable"] == 12 and metrics["updates"] == 0
+
+
+def test_dynamic_sampling_keeps_to_its_budget_and_reports_what_it_dropped(small, loop_of):
+    dynamic = {"problems_per_step": 3, "dynamic": {"max_batches": 2}}
+    loop = loop_of(small(sampling=dynamic, reward="llmalign_test_rewards:constant"))
+    metrics = loop.step(0)
+    assert (metrics["dropped"], metrics["unfilled"], metrics["updates"]) == (6, 3, 0)
+    filled = loop_of(small(sampling=dynamic))
+    kept, dropped = filled.rollout()
+    assert len(kept) == 3 and all(g.differs(None) for g in kept)
+    assert not any(g.differs(None) for g in dropped)
+
+
+def test_the_overlong_penalty_is_added_but_never_decides_what_is_kept(small, loop_of):
+    # at this length every sample is cut, so the penalty differs from 0 and the metric must not see it
+    recipe = small(
+        algorithm="dapo",
+        reward="llmalign_test_rewards:constant",
+        overlong={"buffer_share": 0.5},
+        sampling={"dynamic": {"max_batches": 1}},
+    )
+    assert "soft_overlong" in str(step_reward(recipe))
+    loop = loop_of(recipe)
+    kept, dropped = loop.rollout()
+    assert not kept and len(dropped) == 3
+    scores = [s for g in dropped for s in g.scores]
+    assert min(s.value for s in scores) < 0
+    assert {s.aspects["reward"] for s in scores} == {0.0}
+
+
+def test_the_overlong_filter_takes_cut_samples_out_of_the_loss_but_not_the_baseline(small, loop_of):
+    loop = loop_of(small(overlong={"filter": True}))
+    experience = loop.experience(loop.rollout()[0])
+    loop.advantages(experience)
+    samples = [s for g in experience.groups for s in g.group.samples]
+    assert any(s.truncated for s in samples)
+    for b, sample in enumerate(samples):
+        assert experience.mask_BT[b].any().item() == (not sample.truncated)
+    assert not experience.reward_B.isnan().any()
+
+
+def test_kl_in_the_reward_lowers_the_reward_of_tokens_that_left_the_reference(small, loop_of):
+    loop = loop_of(small(algorithm="reinforce++", kl={"coef": 0.5}))
+    with torch.no_grad():
+        for p in loop.policy.trainable.values():
+            p.mul_(1.3)
+    experience = loop.experience(loop.rollout()[0])
+    loop.advantages(experience)
+    with_kl = experience.adv_BT.clone()
+    experience.logp_ref_BT = experience.logp_old_BT.clone()  # no divergence
+    loop.advantages(experience)
+    assert not torch.allclose(with_kl, experience.adv_BT)
+
+
+def test_a_nan_loss_is_skipped_counted_and_stops_after_the_limit(small, loop_of, tmp_path):
+    loop = loop_of(small(schedule={"max_bad_updates": 2}))
+    with torch.no_grad():
+        loop.policy.model.lm_head.weight.fill_(float("nan"))
+    loop.engine.generate = _healthy(loop, small)
+    assert loop.step(0)["bad_updates"] == 1
+    with pytest.raises(RuntimeError, match="2 updates in a row .* the samples are in .*bad"):
+        loop.step(1)
+    assert list(loop.folder.path.rglob("*bad*"))
+
+
+def _healthy(loop, small):
+    """Sampling from sound weights while the trained ones are broken."""
+    from llmalign.rollout.hf import HfEngine
+
+    sound = load_policy(small().model, seed=0)
+    return HfEngine(sound, batch_size=64).generate
