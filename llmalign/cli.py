@@ -141,8 +141,8 @@ def recipe_diff(left: RecipeArgument, right: RecipeArgument) -> None:
     """Print what differs between two recipes once both are resolved; exit code 1 if anything."""
     from llmalign.recipe import load_recipe
 
-    texts = [load_recipe(name).to_yaml().splitlines() for name in (left, right)]
-    lines = list(difflib.unified_diff(*texts, left, right, lineterm="", n=1))
+    one, other = (load_recipe(name).to_yaml().splitlines() for name in (left, right))
+    lines = list(difflib.unified_diff(one, other, left, right, lineterm="", n=1))
     print("\n".join(lines))
     raise typer.Exit(1 if lines else 0)
 

@@ -53,7 +53,7 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for loss in losses:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.item()
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm))
         lr = learning_rate(self._config, step=step, total_steps=self._total_steps)

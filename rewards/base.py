@@ -126,4 +126,5 @@ class Reward(Protocol):
         ...
 
 
-RewardFunction = Callable[..., Sequence[float | None]]  # TRL style: f(prompts, completions, **columns)
+# In the style of TRL: f(prompts, completions, **columns)
+RewardFunction = Callable[..., Sequence[float | None]]

@@ -12,7 +12,7 @@ _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s{0,9}\{|\\[\\{}]|[{}]")
 _BOX_GAP = re.compile(r"(?:[\s,;&$]|\\q?quad|\\[,;()\[\]]|\\text\s?\{\s?(?:and|or)\s?\}|and|or)*")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _ANSWER_IS = re.compile(r"answer[*_ \t]*(?:is\b|:|=)[:*_\s]*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Za-z])")
+_SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Za-z<])")
 _THE_X_IS = re.compile(r"The\b(?:(?!\bis\b).)*\bis:?\s+((?:(?!\bis\b).)+)")
 _LAST_NUMBER = re.compile(r"(?:(?<![\w)}])[-−])?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?")
 

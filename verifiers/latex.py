@@ -32,18 +32,20 @@ _RULES = [
         (r"\\\[|\\\]|\\\(|\\\)|(?<!\\)\$", " "),
         (r"\\(?:left|right|[bB]igg?[lr]?|middle|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\(?:text(?:bf|rm|it|sf|normal|tt)|mbox|math(?:rm|bf|sf|it|tt)|operatorname)\s*\{", r"\\text{"),
+        (r"\\(?:text(?:bf|rm|it|sf|tt|normal)|mbox|math(?:rm|bf|sf|it|tt))\s*\{", r"\\text{"),
         (r",\\!\s*|\{\s*,\s*\}\s*", ","),
         (r"\\!", ""),
         (r"\\[,;:> ~]|~|\\q?quad(?![a-zA-Z])|\\space(?![a-zA-Z])", " "),
         (r"\\%|\\percent(?![a-zA-Z])", "%"),
-        (r"\\(?:times|cdot|ast)(?![a-zA-Z])|\*(?!\*)(?<!\*\*)", "*"),
+        (r"\\(?:times|cdot|ast)(?![a-zA-Z])", "*"),
         (r"\\div(?![a-zA-Z])", "/"),
         (r"\*\*", "^"),
         (r"\\(?:degree|degrees)(?![a-zA-Z])", r"^\\circ "),
-        (r"\\(?:n|g|l)?eq(?![a-zA-Z])", lambda m: m[0][:-1]),
-        (r"\\(?:leqslant|lt)(?![a-zA-Z])", lambda m: r"\le" if "s" in m[0] else "<"),
-        (r"\\(?:geqslant|gt)(?![a-zA-Z])", lambda m: r"\ge" if "s" in m[0] else ">"),
+        (r"\\neq(?![a-zA-Z])", r"\\ne"),
+        (r"\\leq(?:slant)?(?![a-zA-Z])", r"\\le"),
+        (r"\\geq(?:slant)?(?![a-zA-Z])", r"\\ge"),
+        (r"\\lt(?![a-zA-Z])", "<"),
+        (r"\\gt(?![a-zA-Z])", ">"),
         (r"\s+", " "),
     ]
 ]
@@ -117,7 +119,9 @@ _UNIT_WORDS = {
 _UNITS = {word: unit for unit, words in _UNIT_WORDS.items() for word in words.split()}
 _POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 
-_ORDINAL = re.compile(r"(?<=[0-9])\s*(?:\^\s*\{?)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|st|nd|rd|th)\}?$")
+_ORDINAL = re.compile(
+    r"(?<=[0-9])\s*(?:\^\s*\{?)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|st|nd|rd|th)\}?$"
+)
 _LEADING_UNIT = re.compile(r"([+-]?)\s*(\\\$|[€£¥₹])\s*(?=[0-9.\\+-])")
 _TRAILING_UNIT = re.compile(
     r"(?P<number>.*[0-9)}.])\s*"

@@ -22,13 +22,19 @@ MAX_ANSWER = 2_000  # characters
 _ROUNDED_DIGITS = 12  # a decimal this long stands for the fraction it was cut from
 
 _NAMED = re.compile(r"[A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?\s*=(.*)", re.DOTALL)
-_GROUPED = re.compile(r"(?<![\w.,(\[{/])([1-9][0-9]{0,2})((?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9,)\]}/])")
+_GROUPED = re.compile(
+    r"(?<![\w.,(\[{/])([1-9][0-9]{0,2})((?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9,)\]}/])"
+)
 _MIXED = re.compile(
     r"([+-]?)\s*([0-9]+)(?:\s+([0-9]+\s*/\s*[0-9]+)"
     r"|\s*(\\frac\s*(?:[0-9]|\{\s*[0-9]+\s*\})\s*(?:[0-9]|\{\s*[0-9]+\s*\})))\s*"
 )
 _DECIMAL = re.compile(r"[+-]?[0-9]*\.([0-9]+)")
-_RELATION = re.compile(r"[<>≤≥≠≈]|\\(?:n?leq?|n?geq?|neq?|lt|gt|leqslant|geqslant|approx|not)(?![a-zA-Z])")
+_GAP = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")  # "1 00" is not 100
+_BASED = re.compile(r"([0-9]+)_\{?([0-9]+)\}?")
+_EQUATION = re.compile(r"(?:[-+*/^]|\\frac).*=")
+_SUBSCRIPT = re.compile(r"_\{[^{}]*\}")
+_RELATION = re.compile(r"[<>≈]|\\(?:n?le|n?ge|ne|approx|not)(?![a-zA-Z])")
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def read(answer: str) -> Reading:
     if len(answer) > MAX_ANSWER:
         return Reading("", None, f"the answer is too long: {len(answer):,} characters")
     text = normalise(answer)
-    compact = re.sub(r"\s+", "", text)
+    compact = _GAP.sub("", text)
     try:
         return Reading(compact, _number(text))
     except NotRational:
@@ -77,7 +83,10 @@ def _number(text: str) -> Number:
         text = named[1].strip()
     text, unit = split_unit(text)
     text = _GROUPED.sub(lambda m: m[1] + re.sub("[ ,]", "", m[2]), text)
-    return Number(evaluate(_bracket_mixed(text)), unit, _ulp(text))
+    values = {evaluate(_bracket_mixed(side)) for side in text.split("=")}
+    if len(values) > 1:
+        raise NotRational("sides that differ")
+    return Number(values.pop(), unit, _ulp(text))
 
 
 def _bracket_mixed(text: str) -> str:
@@ -129,14 +138,26 @@ def equal(a: str, b: str) -> tuple[bool | None, str]:
     if left.number and right.number:
         same = equal_numbers(left.number, right.number)
         return same, "equal numbers" if same else "different numbers"
-    if left.text == right.text and left.text:
+    if left.text and left.text == right.text:
         return True, "equal as text"
     if beyond := left.beyond or right.beyond:
         return None, beyond
-    if bool(_RELATION.search(left.text)) != bool(_RELATION.search(right.text)):
-        if left.number or right.number:
-            return False, "a number is no relation"
+    if why := _different_kinds(left, right) or _different_kinds(right, left):
+        return False, why
     return _symbolic(*sorted((normalise(a), normalise(b))))
+
+
+def _different_kinds(a: Reading, b: Reading) -> str:
+    """Why ``a`` and ``b`` differ by their kind alone, where math-verify would overlook it."""
+    if based := _BASED.fullmatch(a.text):
+        other = _BASED.fullmatch(b.text)
+        if other is None or other.groups() != based.groups():
+            return "different digits or base"
+    if a.number and _RELATION.search(b.text):
+        return "a number is no relation"
+    if a.number and _EQUATION.search(_SUBSCRIPT.sub("", b.text)):
+        return "a number is no equation"
+    return ""
 
 
 def _symbolic(a: str, b: str) -> tuple[bool | None, str]:

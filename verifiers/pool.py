@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from llmalign.verifiers import VERIFIERS, GoldError, Judgement, Verdict
+from llmalign.verifiers.worker import OUT_OF_MEMORY
 
 START_TIMEOUT_S = 120.0  # of an interpreter, or of a verifier's imports, on a busy machine
 CACHE_SIZE = 20_000  # judgements
@@ -40,7 +41,8 @@ class VerifierPool:
     """
 
     def __init__(self, workers: int, timeout_s: float = 5.0, memory_mb: int = 2048) -> None:
-        for name, value in {"workers": workers, "timeout_s": timeout_s, "memory_mb": memory_mb}.items():
+        given = {"workers": workers, "timeout_s": timeout_s, "memory_mb": memory_mb}
+        for name, value in given.items():
             if value <= 0:
                 raise ValueError(f"{name} is {value}, expected > 0")
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -133,7 +135,7 @@ class VerifierPool:
             if judgement.verdict is not Verdict.UNDECIDED:
                 self._remember(job.key, judgement)
             job.future.set_result(judgement)
-        worker.close()
+        worker.tidy()
         self._refuse_the_rest()
 
     def _remember(self, key: bytes, judgement: Judgement) -> None:
@@ -199,8 +201,8 @@ class _Worker:
         seconds = time.perf_counter() - began
         if "gold_error" in found:
             raise GoldError(found["gold_error"])
-        if found["why"] == "out of memory":
-            self._kill()  # whatever it still holds goes with it
+        if found["why"] == OUT_OF_MEMORY:
+            self.tidy()  # whatever it still holds goes with it
         return Judgement(Verdict(found["verdict"]), found["answer"], found["why"], seconds)
 
     def start(self) -> None:
@@ -222,7 +224,7 @@ class _Worker:
         """Kills the process for good; from any thread."""
         with self._lock:
             self._closed = True
-        self._kill()
+            self._signal()  # its own thread tidies up: the pipes may be in use there
 
     def _spawn(self, errors: BinaryIO) -> None:
         paths = [path or os.getcwd() for path in sys.path]
@@ -249,9 +251,11 @@ class _Worker:
         try:
             found = self._exchange(load, START_TIMEOUT_S)
         except _Gone as gone:
-            raise RuntimeError(f"a verifier worker cannot load {load!r:.80}: {self._end(gone)}") from None
+            how = self._end(gone)
+            raise RuntimeError(f"a verifier worker cannot load {load!r:.80}: {how}") from None
         if "fault" in found:
-            raise ValueError(f"verifier {json.loads(load)['load']!r} cannot be used: {found['fault']}")
+            kind = json.loads(load)["load"]
+            raise ValueError(f"verifier {kind!r} cannot be used: {found['fault']}")
         self._loaded.add(load)
 
     def _exchange(self, body: bytes, timeout_s: float) -> dict[str, Any]:
@@ -276,7 +280,7 @@ class _Worker:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)  # its own exit status tells more than our kill
         code = process.poll()
-        self._kill()
+        self.tidy()
         if self._closed:
             raise RuntimeError("the verifier pool is closed")
         if gone.timed_out:
@@ -285,19 +289,23 @@ class _Worker:
             return f"crashed: exit status {code}"
         return f"crashed: {signal.Signals(-code).name}"
 
-    def _kill(self) -> None:
+    def tidy(self) -> None:
+        """Kills the process and closes its pipes."""
         with self._lock:
+            self._signal()
             process, self._process = self._process, None
             if process is None:
                 return
-            if process.poll() is None:
-                # It leads its own session: what it started goes with it.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
+
+    def _signal(self) -> None:
+        # It leads its own session: what it started goes with it.
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _wait(descriptor: int, event: int, deadline: float) -> None:

@@ -34,7 +34,7 @@ class Entry:
     def options(self) -> dict[str, tuple[Any, Any]]:
         """Option name -> (annotation, default); the default is ``REQUIRED`` where there is none."""
         signature = inspect.signature(self.thing)
-        target = self.thing.__init__ if inspect.isclass(self.thing) else self.thing  # type: ignore[misc]
+        target = self.thing.__init__ if inspect.isclass(self.thing) else self.thing
         hints = get_type_hints(target)
         found = {}
         for name, parameter in signature.parameters.items():

@@ -137,11 +137,10 @@ def summarize(
     _check_ks(ks, records)
     tables: dict[str, dict[str, Any]] = {"pass@k": {}, "pass@k_ci": {}, "maj@k": {}, "maj@k_ci": {}}
     for k in ks:
-        passed = [pass_at_k(sum(right), len(right), k) for _, right in decided]
+        enough = [(i, pair) for i, pair in enumerate(decided) if len(pair[1]) >= k]
+        passed = [pass_at_k(sum(right), len(right), k) for _, (_, right) in enough]
         # A stream of its own for every problem, or all would be judged on the same picks.
-        voted = [
-            majority_at_k(*pair, k, draws=draws, seed=[seed, i]) for i, pair in enumerate(decided)
-        ]
+        voted = [majority_at_k(*pair, k, draws=draws, seed=[seed, i]) for i, pair in enough]
         tables["pass@k"][str(k)], tables["pass@k_ci"][str(k)] = _mean_and_interval(passed, seed)
         tables["maj@k"][str(k)], tables["maj@k_ci"][str(k)] = _mean_and_interval(voted, seed)
     pass_1, interval = _mean_and_interval([sum(right) / len(right) for _, right in decided], seed)

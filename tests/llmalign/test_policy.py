@@ -58,7 +58,7 @@ def test_chunks_change_neither_value_nor_gradient_and_bound_the_logits(policy, m
     assert max(seen) == 2 and len(seen) > 4  # never more than a chunk of logits, also in backward
     assert torch.allclose(whole_logp, chunked_logp, atol=1e-5)
     for a, b in zip(whole_grad, chunked_grad, strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_entropy_carries_a_gradient_only_when_asked(policy):

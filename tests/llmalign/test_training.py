@@ -61,7 +61,11 @@ def start(recipe, *extra):
     path.write_text(recipe.to_yaml())
     command = [sys.executable, "-m", "llmalign.cli", "train", str(path), *extra]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
 
@@ -85,7 +89,12 @@ def one_thread():
 
 
 def test_a_run_leaves_what_it_promises(small):
-    recipe = small(warm_start={"data": {"train": {"generate": "arithmetic", "count": 30}}, "schedule": {"steps": 3}})
+    recipe = small(
+        warm_start={
+            "data": {"train": {"generate": "arithmetic", "count": 30}},
+            "schedule": {"steps": 3},
+        }
+    )
     summary = train(recipe)
     folder = Path(recipe.output) / "small"
     assert summary["finished"] and summary["steps"] == 6 and summary["updates"] == 6
@@ -100,7 +109,9 @@ def test_a_run_leaves_what_it_promises(small):
         assert (folder / name).exists(), name
     assert len(read_metrics(folder / "metrics.jsonl")) == 6
     assert len(list_checkpoints(folder / "checkpoints")) == 2
-    record = json.loads(next(iter(sorted((folder / "samples").iterdir()))).read_text().splitlines()[0])
+    record = json.loads(
+        next(iter(sorted((folder / "samples").iterdir()))).read_text().splitlines()[0]
+    )
     assert {"prompt", "completion", "verdict", "advantage"} <= record.keys()
     assert {"math", "spread"} <= record["aspects"].keys()
 
@@ -122,7 +133,11 @@ def test_the_same_recipe_runs_the_same_way_twice(small):
     [
         {},
         {"algorithm": "dapo", "schedule": {"updates_per_batch": 2, "epochs_per_batch": 2}},
-        {"algorithm": "reinforce++", "kl": {"coef": 0.1}, "model": {"lora": {"rank": 4, "dropout": 0.1}}},
+        {
+            "algorithm": "reinforce++",
+            "kl": {"coef": 0.1},
+            "model": {"lora": {"rank": 4, "dropout": 0.1}},
+        },
     ],
     ids=["grpo", "dapo", "reinforce++ with lora"],
 )
@@ -215,7 +230,11 @@ def test_a_finished_run_is_not_run_again(small):
     ("changes", "error", "message"),
     [
         ({"model": {"path": "./nowhere", "build": None}}, FileNotFoundError, "'./nowhere'"),
-        ({"data": {"train": {"path": "./no.jsonl", "generate": None}}}, FileNotFoundError, "no.jsonl"),
+        (
+            {"data": {"train": {"path": "./no.jsonl", "generate": None}}},
+            FileNotFoundError,
+            "no.jsonl",
+        ),
         ({"data": {"columns": {"problem": "question"}}}, ValueError, "question"),
         ({"data": {"max_prompt_tokens": 2}}, ValueError, "max_prompt_tokens|on_long_prompt"),
     ],

@@ -88,7 +88,7 @@ def test_a_stop_string_ends_and_leaves_the_text_but_not_the_tokens(policy):
 
 def test_the_models_context_bounds_a_completion():
     policy = load_policy(Model(build="tiny", build_options={"max_positions": 16}), seed=0)
-    asked = [Request(tuple([1] + [5] * 9), 0), Request((1, 5), 1)]
+    asked = [Request(tuple([1] + [5] * 9), 5), Request((1, 5), 1)]
     samples = generate(policy, asked, SamplingParams(100))
     assert [len(s.token_ids) for s in samples] == [6, 14]
     assert all(s.finish_reason == "length" for s in samples)

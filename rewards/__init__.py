@@ -1,0 +1,26 @@
+"""Rewards: groups of samples in, scores out. They know verifiers, never a tensor or a tokenizer."""
+
+from llmalign.rewards import combine, countdown, format, length, math
+from llmalign.rewards.base import Group, Problem, Reward, Sample, Score, Services, StepScore
+from llmalign.rewards.callable import as_trl
+from llmalign.rewards.host import RewardHost
+from llmalign.rewards.tree import REWARDS, build_reward
+
+__all__ = [
+    "REWARDS",
+    "Group",
+    "Problem",
+    "Reward",
+    "RewardHost",
+    "Sample",
+    "Score",
+    "Services",
+    "StepScore",
+    "as_trl",
+    "build_reward",
+    "combine",
+    "countdown",
+    "format",
+    "length",
+    "math",
+]

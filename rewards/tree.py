@@ -1,0 +1,106 @@
+"""From what a recipe says about its reward to a tree of rewards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmalign.rewards.base import Reward
+from llmalign.verifiers.registry import Registry, coerce
+
+# A reward is a keyword-only dataclass with a ``name``; its fields are its options. Traits:
+# ``short`` (the option that a bare value stands for, as in ``format: PATTERN``) and
+# ``children`` (the option that lists rewards; it arrives as a list of ``Child``).
+REWARDS = Registry("reward")
+
+
+@dataclass(frozen=True)
+class Child:
+    """A reward below a node, and the weight its parent gives it."""
+
+    reward: Reward
+    weight: float = 1.0
+
+
+def build_reward(spec: Any, where: str = "reward") -> Reward:
+    """The reward a recipe describes.
+
+    Args:
+        spec: a name (``math``), a mapping from one name to its options
+            (``{math: {right: 2}}``), a sum (``{sum: [math, {format: PATTERN}]}``), or a function
+            of your own (``my_pkg.my_mod:f`` or ``{call: my_pkg.my_mod:f}``). Every reward takes
+            ``name`` (for logs; made unique by a suffix) and, below a sum, ``weight``.
+        where: the place of ``spec``, for messages.
+    Raises:
+        ValueError: with its place: an unknown reward or option, a value of the wrong type.
+    """
+    return _build(spec, where, set(), weighted=False).reward
+
+
+def _build(spec: Any, where: str, taken: set[str], *, weighted: bool) -> Child:
+    kind, value = _kind_and_value(spec, where)
+    if ":" in kind:
+        value = {"function": kind, **_options(value, "function", f"{where}.call")}
+        kind = "call"
+    entry = REWARDS.get(kind, where)
+    where = f"{where}.{kind}"
+    options = _options(value, entry.traits.get("short"), where)
+    weight = _weight(options, where, weighted)
+    name = coerce(options.get("name", _own_name(kind, options)), str, f"{where}.name")
+    options["name"] = _unique(name, taken)
+    options = entry.resolve(options, where)
+    listed = entry.traits.get("children")
+    if listed:
+        options[listed] = [
+            _build(child, f"{where}[{i}]", taken, weighted=True)
+            for i, child in enumerate(options[listed])
+        ]
+    try:
+        return Child(entry.thing(**options), weight)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _kind_and_value(spec: Any, where: str) -> tuple[str, Any]:
+    if isinstance(spec, str):
+        return spec, None
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((kind, value),) = spec.items()
+        return str(kind), value
+    shown = repr(spec)[:80]
+    raise ValueError(
+        f"{where} is {shown}, expected a reward's name or a mapping from one name to its options"
+    )
+
+
+def _options(value: Any, short: str | None, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if short is None:
+        raise ValueError(f"{where} is {repr(value)[:80]}, expected a mapping of options")
+    return {short: value}
+
+
+def _weight(options: dict[str, Any], where: str, weighted: bool) -> float:
+    if "weight" in options and not weighted:
+        raise ValueError(
+            f"{where}.weight is {options['weight']!r:.80}, expected none; "
+            "only a reward below a sum has a weight"
+        )
+    return coerce(options.pop("weight", 1.0), float, f"{where}.weight")
+
+
+def _own_name(kind: str, options: Mapping[str, Any]) -> str:
+    # A function is known by its own name: several of them would all be "call".
+    function = str(options.get("function", "")) if kind == "call" else ""
+    return function.rpartition(":")[2] or kind
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate
