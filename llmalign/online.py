@@ -183,8 +183,8 @@ class OnlineLoop:
                 experience.mask_BT,
                 kind=kl.estimator,
             )
-        if not len(experience.reward_B):
-            experience.adv_BT = penalty_BT
+        if int(experience.mask_BT.sum()) < 2:  # nothing, or nothing to compare it with
+            experience.adv_BT = torch.zeros_like(penalty_BT)
             return
         experience.adv_BT = self._advantage(
             experience.reward_B,
@@ -303,6 +303,11 @@ class OnlineLoop:
             yield [indices[i] for i in portion]
 
     # -- what is written --------------------------------------------------------------------
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are held-out problems."""
+        return bool(self.held_out)
 
     def evaluate(self, label: str) -> dict[str, Any]:
         """Held-out evaluation; every sample goes to ``eval/LABEL.json``."""

@@ -103,9 +103,9 @@ _UNIT_WORDS = {
     "ton": "ton tons tonne tonnes",
     "ml": "ml milliliter milliliters millilitre millilitres",
     "liter": "liter liters litre litres",
-    "second": "second seconds sec secs",
+    "s": "second seconds sec secs",
     "minute": "minute minutes min mins",
-    "hour": "hour hours hr hrs",
+    "h": "hour hours hr hrs",
     "day": "day days",
     "week": "week weeks",
     "month": "month months",
@@ -117,6 +117,7 @@ _UNIT_WORDS = {
     "unit": "unit units",
 }
 _UNITS = {word: unit for unit, words in _UNIT_WORDS.items() for word in words.split()}
+_UNIT_LETTERS = {"m", "g", "s", "h"}
 _POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 
 _ORDINAL = re.compile(
@@ -135,8 +136,8 @@ _CONNECTIVE = re.compile(r"\b(?:or|and|to|by|not)\b")
 def split_unit(text: str) -> tuple[str, str | None]:
     r"""A normalised answer without its unit, and the unit in one spelling ("%" for per cent).
 
-    A bare word must be a known unit, so that ``5x`` and ``5 or 6`` stay whole; in ``\text{}``
-    any words are one. Ordinal endings go.
+    A bare word must be a known unit, so that ``5x`` and ``5 or 6`` stay whole, and a bare letter
+    must keep its distance (``5 m``); in ``\text{}`` any words are a unit. Ordinal endings go.
     """
     text = _ORDINAL.sub("", text)
     if leading := _LEADING_UNIT.match(text):
@@ -164,7 +165,8 @@ def _unit(match: re.Match[str]) -> str | None:
     if words and words[0] in _POWERS:
         power, words = _POWERS[words[0]], words[1:]
     name = " ".join(words)
-    known = _UNITS.get(name) or (name if quoted and len(name) == 1 else None)
+    apart = quoted or match.end("number") < match.start("unit")
+    known = _UNITS.get(name) or (name if apart and name in _UNIT_LETTERS else None)
     if known is None and (not quoted or not name or _CONNECTIVE.search(name)):
         return None
     return (known or name.removesuffix("s")) + power
