@@ -87,7 +87,7 @@ def test_minibatches_hold_whole_groups_once(small, loop_of):
     for part in parts:
         assert all(sorted(part)[i] // 4 == sorted(part)[i + 1] // 4 for i in range(0, len(part), 2))
     assert parts == list(loop._minibatches(5, step=3, epoch=0))
-    assert parts != list(loop._minibatches(5, step=4, epoch=0))
+    assert len({str(list(loop._minibatches(5, step=step, epoch=0))) for step in range(10)}) > 3
 
 
 def test_a_step_reports_its_ledger(small, loop_of):
