@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmalign.data import ProblemSampler, encode_completion, to_demonstrations, to_pairs
+from llmalign.data import ProblemSampler
 from llmalign.evaluation.run import evaluate_policy
+from llmalign.examples import encode_completion, to_demonstrations, to_pairs
 from llmalign.losses import LOSSES
 from llmalign.losses.aggregate import sequence_weights
 from llmalign.observe.log import write_json
@@ -241,7 +242,13 @@ def _read_pairs(
 ) -> list[tuple[str, list[Row]]]:
     rows, name = load_rows(recipe.data.train, split="train")
     pairs, bad = to_pairs(
-        rows, source=name, columns=recipe.data.columns, policy=recipe.data.on_bad_row
+        rows,
+        source=name,
+        columns=recipe.data.columns,
+        template=recipe.data.template,
+        system=recipe.data.system,
+        chat=uses_chat(recipe.data, policy.tokenizer),
+        policy=recipe.data.on_bad_row,
     )
     left_out += [{"id": b.id, "why": b.why} for b in bad]
     return [

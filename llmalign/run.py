@@ -35,10 +35,12 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.warm_start = path / "warm_start"
 
-    @property
-    def finished(self) -> bool:
-        """True where a run came to its end and left its model."""
-        return self.summary.is_file() and self.final.is_dir()
+    def finished_summary(self, steps: int) -> dict[str, Any] | None:
+        """The summary of a run that came to its end after ``steps`` or more; else None."""
+        if not self.summary.is_file() or not self.final.is_dir():
+            return None
+        summary = json.loads(self.summary.read_text(encoding="utf-8"))
+        return dict(summary) if summary["steps"] >= steps else None
 
     def open(self, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
         """Makes the folder this recipe's, or says whose it is.

@@ -62,6 +62,11 @@ def train(recipe: Recipe, *, resume: str | None = None, overwrite: bool = False)
     """
     folder = RunFolder(Path(recipe.output) / recipe.name)
     folder.open(recipe, resume=resume is not None, overwrite=overwrite)
+    if done := folder.finished_summary(recipe.schedule.steps):
+        print(
+            f"{folder.path} is finished ({done['steps']} steps); nothing is left to do", flush=True
+        )
+        return done
     with StopRequest() as stop:
         return _run(recipe, folder, resume, stop)
 
@@ -124,10 +129,8 @@ def _warm_start(recipe: Recipe, folder: RunFolder, stop: StopRequest) -> dict[st
     )
     inner = RunFolder(folder.warm_start)
     inner.open(stage, resume=True, overwrite=False)
-    if inner.finished:
-        import json
-
-        return dict(json.loads(inner.summary.read_text(encoding="utf-8")))
+    if done := inner.finished_summary(stage.schedule.steps):
+        return done
     return _run(stage, inner, "auto", stop)
 
 

@@ -1,0 +1,162 @@
+"""What offline losses learn from: preference pairs and demonstrations, from rows to tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmalign.data import (
+    ROW,
+    LeftOut,
+    Prompt,
+    build_prompt,
+    encode_prompt,
+    mapped_row,
+    missing_column,
+    unique_id,
+)
+from llmalign.layouts import problem_of, solution_of
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt with a better and a worse completion."""
+
+    id: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt with the completion to learn."""
+
+    id: str
+    prompt: Prompt
+    completion: str
+
+
+def encode_completion(
+    prompt: Prompt, completion: str, tokenizer: Any
+) -> tuple[list[int], list[int]]:
+    """(prompt ids, completion ids), the completion ended by the token that ends a turn.
+
+    Raises:
+        ValueError: the chat template changes the prompt once an answer follows.
+    """
+    prompt_ids = encode_prompt(prompt, tokenizer)
+    if isinstance(prompt, str):
+        ids = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
+        return prompt_ids, [*ids, tokenizer.eos_token_id]
+    answered = [*(dict(m) for m in prompt), {"role": "assistant", "content": completion}]
+    whole = list(tokenizer.apply_chat_template(answered, tokenize=True, return_dict=False))
+    if whole[: len(prompt_ids)] != prompt_ids:
+        raise ValueError(
+            "the chat template renders the prompt differently once an answer follows, so it is "
+            "unknown where the completion starts; use data.chat=never"
+        )
+    return prompt_ids, whole[len(prompt_ids) :]
+
+
+def to_pairs(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    source: str,
+    columns: Mapping[str, str],
+    template: str | None,
+    system: str | None,
+    chat: bool,
+    policy: str,
+) -> tuple[list[Pair], list[LeftOut]]:
+    """Preference pairs from TRL's forms: explicit or implicit prompt, strings or conversations.
+
+    Raises:
+        ValueError: a column is missing; a pair whose sides are equal or empty under ``error``.
+    """
+    pairs, bad, taken = [], [], set[str]()
+    for number, raw in enumerate(rows, 1):
+        row = mapped_row(raw, columns, source, raw.get(ROW, number))
+        for column in ("chosen", "rejected"):
+            if row.get(column) is None:
+                raise missing_column(column, row, source, raw.get(ROW, number))
+        id_ = unique_id(raw, source, number, taken)
+        prompt, chosen, rejected = _sides(row)
+        if not chosen.strip() or not rejected.strip() or chosen == rejected:
+            bad.append(LeftOut(id_, "chosen and rejected are equal, or one is empty"))
+            continue
+        asked = build_prompt(prompt, row, template, system, chat, source)
+        pairs.append(Pair(id_, asked, chosen, rejected))
+    if bad and (policy == "error" or not pairs):
+        raise ValueError(
+            f"{source}: {len(bad)} of {len(rows)} pairs cannot be used, first {bad[0].id}: "
+            f"{bad[0].why}; leave them out with data.on_bad_row=drop"
+        )
+    return pairs, bad
+
+
+def _sides(row: Mapping[str, Any]) -> tuple[Any, str, str]:
+    """(prompt, chosen, rejected) with the sides as text after the prompt."""
+    chosen, rejected, prompt = row["chosen"], row["rejected"], row.get("prompt")
+    if isinstance(chosen, list):
+        if prompt is None:
+            shared = _common(chosen, rejected)
+            return chosen[:shared], _text(chosen[shared:]), _text(rejected[shared:])
+        return prompt, _text(chosen), _text(rejected)
+    chosen, rejected = str(chosen), str(rejected)
+    if prompt is not None:
+        return prompt, chosen, rejected
+    shared = _common(chosen, rejected)
+    turn = chosen.rfind("\n\nAssistant:", 0, shared)  # the form of HH-RLHF
+    cut = turn + len("\n\nAssistant:") if turn >= 0 else chosen.rfind(" ", 0, shared) + 1
+    return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    shared = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        shared += 1
+    return shared
+
+
+def _text(messages: Any) -> str:
+    if isinstance(messages, str):
+        return messages
+    return "".join(str(m["content"]) for m in messages if m.get("role") == "assistant")
+
+
+def to_demonstrations(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    source: str,
+    columns: Mapping[str, str],
+    template: str | None,
+    system: str | None,
+    chat: bool,
+) -> list[Demonstration]:
+    """Demonstrations from prompt + completion, ``messages``, problem + solution, or ``text``.
+
+    Raises:
+        ValueError: a row has none of these.
+    """
+    found, taken = [], set[str]()
+    for number, raw in enumerate(rows, 1):
+        row = mapped_row(raw, columns, source, raw.get(ROW, number))
+        prompt, completion = _demonstration(row)
+        if completion is None:
+            raise missing_column("completion", row, source, raw.get(ROW, number))
+        asked = build_prompt(prompt, row, template if prompt else None, system, chat, source)
+        found.append(Demonstration(unique_id(raw, source, number, taken), asked, completion))
+    return found
+
+
+def _demonstration(row: Mapping[str, Any]) -> tuple[Any, str | None]:
+    messages = row.get("messages")
+    if messages:
+        return messages[:-1], _text(messages[-1:])
+    if row.get("completion") is not None:
+        return row.get("prompt") or problem_of(row) or "", _text(row["completion"])
+    if row.get("text"):
+        return "", str(row["text"])
+    return problem_of(row), solution_of(row)

@@ -1,0 +1,196 @@
+"""Problems from a seeded generator: nothing is fetched, and train and eval never share one.
+
+A problem's split is decided by a hash of its text, so the splits are disjoint by construction,
+whatever the seeds and counts.
+"""
+
+import hashlib
+import random
+from fractions import Fraction
+from typing import Any
+
+from llmalign.verifiers.registry import Registry
+
+GENERATORS = Registry("generator")
+MAX_MISSES = 2000  # draws without a new problem before the space counts as used up
+
+
+def generate_rows(
+    kind: str, count: int, *, seed: int, split: str, options: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """``count`` rows of generator ``kind``; the same rows for the same arguments everywhere.
+
+    Args:
+        kind: a registered generator.
+        count: rows, > 0.
+        seed: of the draws.
+        split: ``eval`` (a tenth of the space) or ``train`` (the rest).
+        options: of the generator.
+    Raises:
+        ValueError: an unknown generator or option, or a value out of its range.
+    """
+    entry = GENERATORS.get(kind, "data.generate")
+    if split not in {"train", "eval"}:
+        raise ValueError(f"split is {split!r}, expected 'train' or 'eval'")
+    resolved = entry.resolve(options, f"data.generate.{kind}")
+    rows: list[dict[str, Any]] = entry.thing(
+        count, random.Random(f"{kind}-{split}-{seed}"), split, **resolved
+    )
+    return [{"id": f"{kind}-{split}-{seed}-{i}", **row} for i, row in enumerate(rows)]
+
+
+@GENERATORS.register("arithmetic", paper="")
+def arithmetic(
+    count: int,
+    rng: random.Random,
+    split: str,
+    *,
+    terms: int = 3,
+    max_operand: int = 9,
+    operators: str = "+-*",
+    wrong_share: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Chains of + − × with worked solutions, a fixed share of them wrong.
+
+    Harder with more ``terms``, a larger ``max_operand``, and with ``*`` among the operators.
+    Products are worked first, from left to right, then the rest. ``wrong_share`` of the solutions
+    (exactly, rounded) hold one wrong step that is carried on to a wrong end; ``answer`` is always
+    right. Problems repeat only when the space of problems is smaller than ``count``.
+
+    Returns: rows with ``problem``, ``answer``, ``solution``, ``solution_is_right``.
+    Raises: ValueError: an option out of its range.
+    """
+    _check(terms >= 2, "terms", terms, "an integer >= 2")
+    _check(max_operand >= 1, "max_operand", max_operand, "an integer >= 1")
+    _check(bool(operators) and set(operators) <= set("+-*"), "operators", operators, "some of +-*")
+    _check(0 <= wrong_share <= 1, "wrong_share", wrong_share, "a share in [0, 1]")
+
+    def draw() -> str:
+        text = str(rng.randint(0, max_operand))
+        for _ in range(terms - 1):
+            text += rng.choice(operators) + str(rng.randint(0, max_operand))
+        return text
+
+    problems = _distinct(draw, count, split)
+    wrong = set(rng.sample(range(count), round(count * wrong_share)))
+    return [_worked(problem, rng, is_right=i not in wrong) for i, problem in enumerate(problems)]
+
+
+def _worked(problem: str, rng: random.Random, *, is_right: bool) -> dict[str, Any]:
+    answer, solution = _work(problem, None, 0)
+    if not is_right:
+        steps = sum(map(problem.count, "+-*"))
+        error = rng.choice([-3, -2, -1, 1, 2, 3])
+        end, solution = _work(problem, rng.randrange(steps), error)
+        if end == answer:  # a later * 0 made good for the error; one in the last step stands
+            _, solution = _work(problem, steps - 1, error)
+    return {
+        "problem": problem,
+        "answer": str(answer),
+        "solution": solution,
+        "solution_is_right": is_right,
+    }
+
+
+def _work(problem: str, wrong_step: int | None, error: int) -> tuple[int, str]:
+    """The final value and the written steps, with ``error`` added to the result of one step."""
+    values, operators = _parse(problem)
+    lines: list[str] = []
+    while operators:
+        at = operators.index("*") if "*" in operators else 0
+        a, b, op = values[at], values[at + 1], operators.pop(at)
+        value = {"+": a + b, "-": a - b, "*": a * b}[op]
+        if wrong_step == len(lines):
+            value += error
+        lines.append(f"{a}{op}{b}={value}")
+        values[at : at + 2] = [value]
+    return values[0], "\n".join([*lines, f"#### {values[0]}"])
+
+
+def _parse(problem: str) -> tuple[list[int], list[str]]:
+    values, operators, number = [], [], ""
+    for character in problem:
+        if character.isdigit():
+            number += character
+        else:
+            values.append(int(number))
+            operators.append(character)
+            number = ""
+    return [*values, int(number)], operators
+
+
+@GENERATORS.register("countdown", paper="task of TinyZero, github.com/Jiayi-Pan/TinyZero")
+def countdown(
+    count: int,
+    rng: random.Random,
+    split: str,
+    *,
+    min_numbers: int = 3,
+    max_numbers: int = 4,
+    max_number: int = 99,
+    min_target: int = 10,
+    max_target: int = 99,
+) -> list[dict[str, Any]]:
+    """Reach a target from given numbers, each used exactly once, with + − × ÷; always solvable.
+
+    Returns: rows with ``nums``, ``target``, ``solution`` (one expression that reaches it).
+    Raises: ValueError: an option out of its range.
+    """
+    _check(min_numbers >= 2, "min_numbers", min_numbers, "an integer >= 2")
+    _check(max_numbers >= min_numbers, "max_numbers", max_numbers, f"at least {min_numbers}")
+    _check(max_number >= 2, "max_number", max_number, "an integer >= 2")
+    _check(max_target >= min_target, "max_target", max_target, f"at least {min_target}")
+    solutions: dict[str, dict[str, Any]] = {}
+
+    def draw() -> str:
+        while True:
+            size = rng.randint(min_numbers, max_numbers)
+            nums = [rng.randint(1, max_number) for _ in range(size)]
+            value, expression = _random_expression(nums, rng)
+            if value.denominator == 1 and min_target <= value <= max_target:
+                row = {"nums": nums, "target": int(value), "solution": expression}
+                key = f"{sorted(nums)} {row['target']}"
+                solutions.setdefault(key, row)
+                return key
+
+    return [solutions[key] for key in _distinct(draw, count, split)]
+
+
+def _random_expression(nums: list[int], rng: random.Random) -> tuple[Fraction, str]:
+    parts = [(Fraction(n), str(n)) for n in nums]
+    while len(parts) > 1:
+        (a, left), (b, right) = (parts.pop(rng.randrange(len(parts))) for _ in range(2))
+        op = rng.choice("+-*/" if b else "+-*")
+        value = {"+": a + b, "-": a - b, "*": a * b}[op] if op != "/" else a / b
+        parts.append((value, f"({left} {op} {right})"))
+    return parts[0]
+
+
+def _distinct(draw: Any, count: int, split: str) -> list[str]:
+    """``count`` drawn texts of the split, distinct until the space seems used up."""
+    seen: set[str] = set()
+    found: list[str] = []
+    misses = 0  # draws in a row that gave nothing new
+    while len(found) < count:
+        text = draw()
+        mine = (_hash(text) % 10 == 0) == (split == "eval")
+        if not mine or (text in seen and misses < MAX_MISSES):
+            misses += 1
+            if not found and misses > 10 * MAX_MISSES:
+                raise ValueError(
+                    f"split {split!r} of this generator holds no problem; make its space larger"
+                )
+            continue
+        misses = misses if text in seen else 0
+        found.append(text)
+        seen.add(text)
+    return found
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _check(ok: bool, name: str, value: Any, expected: str) -> None:
+    if not ok:
+        raise ValueError(f"{name} is {value!r:.80}, expected {expected}")
