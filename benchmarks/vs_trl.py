@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from llmalign.generate import generate_rows
 
+from llmalign.generate import generate_rows
 from llmalign.online import open_online
 from llmalign.policy import load_policy
 from llmalign.recipe import build_recipe

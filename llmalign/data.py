@@ -40,7 +40,8 @@ def read_rows(
     Args:
         path: JSONL, JSON, CSV or parquet, a folder of such files, or a hub name.
         subset: of a hub data set.
-        split: of a hub data set.
+        split: of a hub data set; in a folder, the files whose name starts with it, where there
+            are any.
         limit: only the first so many rows.
     Raises:
         FileNotFoundError: a local path that does not exist.
@@ -49,7 +50,7 @@ def read_rows(
     """
     local = Path(path).expanduser()
     if local.exists():
-        rows = _read_local(local)
+        rows = _read_local(local, split)
     elif local.suffix in SUFFIXES or path.startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"data path {path!r} does not exist, expected a file, a folder or a hub name"
@@ -62,12 +63,13 @@ def read_rows(
     return numbered
 
 
-def _read_local(path: Path) -> list[dict[str, Any]]:
+def _read_local(path: Path, split: str) -> list[dict[str, Any]]:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+        files = [p for p in files if p.name.startswith(split)] or files
         if not files:
             raise ValueError(f"{path} holds no file of {', '.join(SUFFIXES)}")
-        return [row for file in files for row in _read_local(file)]
+        return [row for file in files for row in _read_local(file, split)]
     if path.suffix == ".jsonl":
         return list(_read_jsonl(path))
     if path.suffix not in SUFFIXES:
@@ -189,8 +191,7 @@ def build_prompt(
                 f"{source} holds conversations, but prompts are plain text here; "
                 "use a model with a chat template, or data.chat=always"
             )
-        own = [{"role": "system", "content": system}] if system else []
-        return tuple([*own, *({k: str(v) for k, v in m.items()} for m in problem)])
+        return _conversation(problem, row, template, system, source)
     text = str(problem)
     if template is not None:
         text = _filled(template, {**row, "problem": text}, source)
@@ -200,8 +201,32 @@ def build_prompt(
     return ({"role": "system", "content": system}, user) if system else (user,)
 
 
+def _conversation(
+    messages: Sequence[Mapping[str, Any]],
+    row: Mapping[str, Any],
+    template: str | None,
+    system: str | None,
+    source: str,
+) -> tuple[Message, ...]:
+    """A row's own conversation; the template goes around its last message."""
+    own = [{k: str(v) for k, v in m.items()} for m in messages]
+    if system and own and own[0].get("role") == "system":
+        raise ValueError(
+            f"data.system is set, but {source} brings system messages of its own; leave one out"
+        )
+    if template is not None and own:
+        asked = {**row, "problem": own[-1]["content"]}
+        own[-1]["content"] = _filled(template, asked, source)
+    return tuple([{"role": "system", "content": system}, *own] if system else own)
+
+
 def _filled(template: str, row: Mapping[str, Any], source: str) -> str:
-    names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    try:
+        names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(
+            f"data.template is {template!r:.80}: {error}; write {{{{ and }}}} for braces"
+        ) from None
     for name in names:
         if name not in row:
             raise ValueError(
@@ -290,7 +315,7 @@ def encode_prompt(prompt: Prompt, tokenizer: Any) -> list[int]:
             [dict(m) for m in prompt], add_generation_prompt=True, tokenize=True, return_dict=False
         )
         return list(ids)
-    ids = list(tokenizer(prompt)["input_ids"])
+    ids = list(tokenizer(prompt, verbose=False)["input_ids"])
     if ids and ids[-1] == tokenizer.eos_token_id and tokenizer.eos_token not in prompt[-20:]:
         ids.pop()
     return ids or [tokenizer.bos_token_id or tokenizer.eos_token_id]
@@ -332,14 +357,19 @@ class ProblemSampler:
             raise ValueError(f"num_problems is {num_problems}, expected at least 1")
         self._num, self._seed, self._shuffle = num_problems, seed, shuffle
         self._epoch = self._position = 0
+        self._late: list[int] = []  # what this epoch deals out last
         self._order = self._order_of(0)
 
     def next(self, count: int) -> list[tuple[int, int]]:
-        """The next ``count`` (index, epoch); endless."""
-        drawn = []
+        """The next ``count`` (index, epoch); endless, and without repeats up to ``num_problems``.
+
+        Where a call runs into the next epoch, that epoch deals out last what the call has had.
+        """
+        drawn: list[tuple[int, int]] = []
         for _ in range(count):
             if self._position == self._num:
                 self._epoch, self._position = self._epoch + 1, 0
+                self._late = [index for index, _ in drawn[-self._num + 1 :]]
                 self._order = self._order_of(self._epoch)
             drawn.append((self._order[self._position], self._epoch))
             self._position += 1
@@ -349,18 +379,20 @@ class ProblemSampler:
         order = list(range(self._num))
         if self._shuffle:
             random.Random(f"{self._seed}-{epoch}").shuffle(order)
-        return order
+        late = set(self._late)
+        return [i for i in order if i not in late] + [i for i in order if i in late]
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """The place, and what it is a place in."""
         return {
             "epoch": self._epoch,
             "position": self._position,
+            "late": self._late,
             "num_problems": self._num,
             "seed": self._seed,
         }
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts back what ``state_dict`` returned.
 
         Raises:
@@ -373,4 +405,5 @@ class ProblemSampler:
                     "the data changed since; start a new run under another name"
                 )
         self._epoch, self._position = state["epoch"], state["position"]
+        self._late = list(state["late"])
         self._order = self._order_of(self._epoch)

@@ -46,8 +46,9 @@ def encode_completion(
     """
     prompt_ids = encode_prompt(prompt, tokenizer)
     if isinstance(prompt, str):
-        ids = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
-        return prompt_ids, [*ids, tokenizer.eos_token_id]
+        ids = list(tokenizer(completion, add_special_tokens=False, verbose=False)["input_ids"])
+        ended = ids[-1:] == [tokenizer.eos_token_id]
+        return prompt_ids, ids if ended else [*ids, tokenizer.eos_token_id]
     answered = [*(dict(m) for m in prompt), {"role": "assistant", "content": completion}]
     whole = list(tokenizer.apply_chat_template(answered, tokenize=True, return_dict=False))
     if whole[: len(prompt_ids)] != prompt_ids:
@@ -81,6 +82,9 @@ def to_pairs(
                 raise missing_column(column, row, source, raw.get(ROW, number))
         id_ = unique_id(raw, source, number, taken)
         prompt, chosen, rejected = _sides(row)
+        if chosen is None or rejected is None:
+            bad.append(LeftOut(id_, "a side is not one message of the assistant after the prompt"))
+            continue
         if not chosen.strip() or not rejected.strip() or chosen == rejected:
             bad.append(LeftOut(id_, "chosen and rejected are equal, or one is empty"))
             continue
@@ -94,14 +98,17 @@ def to_pairs(
     return pairs, bad
 
 
-def _sides(row: Mapping[str, Any]) -> tuple[Any, str, str]:
-    """(prompt, chosen, rejected) with the sides as text after the prompt."""
+def _sides(row: Mapping[str, Any]) -> tuple[Any, str | None, str | None]:
+    """(prompt, chosen, rejected) with the sides as text after the prompt; None: no such text."""
     chosen, rejected, prompt = row["chosen"], row["rejected"], row.get("prompt")
     if isinstance(chosen, list):
+        # A side may repeat the prompt; without a prompt column it is what the sides share.
+        shared = _common(chosen, rejected)
         if prompt is None:
-            shared = _common(chosen, rejected)
-            return chosen[:shared], _text(chosen[shared:]), _text(rejected[shared:])
-        return prompt, _text(chosen), _text(rejected)
+            return chosen[:shared], _answer(chosen[shared:]), _answer(rejected[shared:])
+        if isinstance(prompt, list) and chosen[: len(prompt)] == prompt:
+            chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+        return prompt, _answer(chosen), _answer(rejected)
     chosen, rejected = str(chosen), str(rejected)
     if prompt is not None:
         return prompt, chosen, rejected
@@ -120,10 +127,12 @@ def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
     return shared
 
 
-def _text(messages: Any) -> str:
-    if isinstance(messages, str):
-        return messages
-    return "".join(str(m["content"]) for m in messages if m.get("role") == "assistant")
+def _answer(side: Any) -> str | None:
+    """The text of a side: a string, or a list of exactly one message of the assistant."""
+    if isinstance(side, list):
+        one = len(side) == 1 and side[0].get("role") == "assistant"
+        return str(side[0]["content"]) if one else None
+    return str(side)
 
 
 def to_demonstrations(
@@ -138,7 +147,7 @@ def to_demonstrations(
     """Demonstrations from prompt + completion, ``messages``, problem + solution, or ``text``.
 
     Raises:
-        ValueError: a row has none of these.
+        ValueError: a row has none of these, or its completion is empty or not the assistant's.
     """
     found, taken = [], set[str]()
     for number, raw in enumerate(rows, 1):
@@ -146,7 +155,14 @@ def to_demonstrations(
         prompt, completion = _demonstration(row)
         if completion is None:
             raise missing_column("completion", row, source, raw.get(ROW, number))
-        asked = build_prompt(prompt, row, template if prompt else None, system, chat, source)
+        if not completion.strip():
+            raise ValueError(
+                f"{source} row {raw.get(ROW, number)} has an empty completion, "
+                "expected text to learn"
+            )
+        asked: Prompt = ""  # plain text has no prompt and belongs to no chat
+        if prompt:
+            asked = build_prompt(prompt, row, template, system, chat, source)
         found.append(Demonstration(unique_id(raw, source, number, taken), asked, completion))
     return found
 
@@ -154,9 +170,9 @@ def to_demonstrations(
 def _demonstration(row: Mapping[str, Any]) -> tuple[Any, str | None]:
     messages = row.get("messages")
     if messages:
-        return messages[:-1], _text(messages[-1:])
+        return messages[:-1], _answer(messages[-1:])
     if row.get("completion") is not None:
-        return row.get("prompt") or problem_of(row) or "", _text(row["completion"])
+        return row.get("prompt") or problem_of(row) or "", _answer(row["completion"])
     if row.get("text"):
         return "", str(row["text"])
     return problem_of(row), solution_of(row)

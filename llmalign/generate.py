@@ -48,14 +48,16 @@ def arithmetic(
     terms: int = 3,
     max_operand: int = 9,
     operators: str = "+-*",
+    max_products: int | None = None,
     wrong_share: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Chains of + − × with worked solutions, a fixed share of them wrong.
 
-    Harder with more ``terms``, a larger ``max_operand``, and with ``*`` among the operators.
+    Harder with more ``terms``, a larger ``max_operand``, and more products (``max_products`` of
+    them in a chain; null: any number): chains of products reach numbers that few others show.
     Products are worked first, from left to right, then the rest. ``wrong_share`` of the solutions
     (exactly, rounded) hold one wrong step that is carried on to a wrong end; ``answer`` is always
-    right. Problems repeat only when the space of problems is smaller than ``count``.
+    right. Problems repeat only when nearly all of the split have been drawn.
 
     Returns: rows with ``problem``, ``answer``, ``solution``, ``solution_is_right``.
     Raises: ValueError: an option out of its range.
@@ -63,12 +65,20 @@ def arithmetic(
     _check(terms >= 2, "terms", terms, "an integer >= 2")
     _check(max_operand >= 1, "max_operand", max_operand, "an integer >= 1")
     _check(bool(operators) and set(operators) <= set("+-*"), "operators", operators, "some of +-*")
+    _check(max_products is None or max_products >= 0, "max_products", max_products, "null or >= 0")
+    if max_products is not None and set(operators) == {"*"} and max_products < terms - 1:
+        raise ValueError(
+            f"max_products is {max_products} and operators is '*', which leaves no chain of "
+            f"{terms} terms; add an operator"
+        )
     _check(0 <= wrong_share <= 1, "wrong_share", wrong_share, "a share in [0, 1]")
 
     def draw() -> str:
         text = str(rng.randint(0, max_operand))
         for _ in range(terms - 1):
-            text += rng.choice(operators) + str(rng.randint(0, max_operand))
+            full = max_products is not None and text.count("*") >= max_products
+            operator = rng.choice(operators.replace("*", "") if full else operators)
+            text += operator + str(rng.randint(0, max_operand))
         return text
 
     problems = _distinct(draw, count, split)
@@ -101,7 +111,8 @@ def _work(problem: str, wrong_step: int | None, error: int) -> tuple[int, str]:
         a, b, op = values[at], values[at + 1], operators.pop(at)
         value = {"+": a + b, "-": a - b, "*": a * b}[op]
         if wrong_step == len(lines):
-            value += error
+            # A negative product would have to be written as in 2+-1.
+            value += abs(error) if op == "*" and value + error < 0 else error
         lines.append(f"{a}{op}{b}={value}")
         values[at : at + 2] = [value]
     return values[0], "\n".join([*lines, f"#### {values[0]}"])
@@ -143,7 +154,7 @@ def countdown(
     solutions: dict[str, dict[str, Any]] = {}
 
     def draw() -> str:
-        while True:
+        for _ in range(MAX_MISSES):
             size = rng.randint(min_numbers, max_numbers)
             nums = [rng.randint(1, max_number) for _ in range(size)]
             value, expression = _random_expression(nums, rng)
@@ -152,6 +163,10 @@ def countdown(
                 key = f"{sorted(nums)} {row['target']}"
                 solutions.setdefault(key, row)
                 return key
+        raise ValueError(
+            f"no numbers up to {max_number} reached a target from {min_target} to {max_target} in "
+            f"{MAX_MISSES} draws; widen the targets"
+        )
 
     return [solutions[key] for key in _distinct(draw, count, split)]
 

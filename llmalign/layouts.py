@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from llmalign.verifiers.extract import extract
+
 Row = Mapping[str, Any]
 GOLD_COLUMNS = ("answer", "ground_truth", "gold", "target", "solution", "label")
 PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction", "query")
@@ -35,8 +37,12 @@ def gold_of(row: Row) -> Any | None:
         return model["ground_truth"]
     for column in GOLD_COLUMNS:
         value = row.get(column)
-        if value is None:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
             continue
+        if column == "label" and not isinstance(value, str):  # a class or a step's mark, no answer
+            continue
+        if column == "solution" and (boxed := extract(str(value), ["boxed"])):
+            return boxed
         if column == "answer" and isinstance(value, str) and "####" in value:
             return value.rpartition("####")[2].strip()
         return value

@@ -376,6 +376,8 @@ class OnlineLoop:
             else None,
             "clip_share": _clip_share(stats, trained),
             "ratio_max": stats.get("rho_max"),
+            "groups": len(everything),
+            "degenerate_groups": same,
             "degenerate_share": same / len(everything),
             "dropped": len(discarded),
             "unfilled": self.recipe.sampling.problems_per_step - len(experience.groups),

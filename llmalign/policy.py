@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -208,6 +209,7 @@ def load_policy(config: Model, *, seed: int, path: str | Path | None = None) -> 
         RuntimeError: a hub name that cannot be loaded.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    transformers.utils.logging.disable_progress_bar()  # the run has a display of its own
     torch.manual_seed(seed)
     if path is None and config.build == "tiny":
         from llmalign.tiny import build_tiny

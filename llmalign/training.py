@@ -30,7 +30,16 @@ from llmalign.scale.checkpoint import (
 )
 from llmalign.schema import Choice, Entropy, Evaluate, Kl, Overlong, Recipe
 
-COUNTED = ("updates", "bad_updates", "undecided", "not_scorable", "dropped", "tokens_generated")
+COUNTED = (
+    "updates",
+    "bad_updates",
+    "groups",
+    "degenerate_groups",
+    "undecided",
+    "not_scorable",
+    "dropped",
+    "tokens_generated",
+)
 
 
 class Loop(Protocol):
@@ -233,8 +242,7 @@ class _Run:
                 )
             )
             if self.before is None and self.loop.evaluates:
-                self.before = self.loop.evaluate("before")
-                self._note(describe("before", self.before))
+                self.before = self._evaluate("before")
             while self.next_step < steps and not self.stop.asked:
                 metrics = self._step()
                 log.log(metrics)
@@ -244,6 +252,13 @@ class _Run:
             if self.stop.asked and self.next_step < steps:
                 return self._stopped()
             return self._finish()
+
+    def _evaluate(self, label: str) -> dict[str, Any]:
+        if self.display is not None:
+            self.display.note(f"evaluating {label} training ...")
+        summary = self.loop.evaluate(label)
+        self._note(describe(label, summary))
+        return summary
 
     def _step(self) -> dict[str, Any]:
         started = time.perf_counter()
@@ -287,13 +302,12 @@ class _Run:
         return {"finished": False, "steps": self.next_step, "train_seconds": self.seconds}
 
     def _finish(self) -> dict[str, Any]:
-        after = self.loop.evaluate("after") if self.loop.evaluates else None
-        if after is not None:
-            self._note(describe("after", after))
-        if self.recipe.stage == "policy" and not self.totals.get("updates"):
+        after = self._evaluate("after") if self.loop.evaluates else None
+        groups = int(self.totals.get("groups", 0))
+        if groups and self.totals["degenerate_groups"] == groups:
             self._note(
-                "no update was made: in every group all samples had the same reward, so there was "
-                "nothing to learn from; the model is unchanged"
+                f"nothing could be learnt from the reward: in all {groups} groups every sample had "
+                f"the same one; {int(self.totals['updates'])} updates came from KL or entropy alone"
             )
         _replace_folder(self.folder.final, self.loop.policy.save)
         return {

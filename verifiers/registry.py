@@ -56,7 +56,9 @@ class Entry:
         for name, (annotation, default) in options.items():
             value = given.get(name, default)
             if value is _REQUIRED:
-                raise ValueError(f"{where}: {self.name} needs option {name!r}; it has no default on purpose")
+                raise ValueError(
+                    f"{where}: {self.name} needs option {name!r}; it has no default on purpose"
+                )
             resolved[name] = coerce(value, annotation, f"{where}.{name}")
         return resolved
 

@@ -18,8 +18,8 @@ SMALL = {
         "train": {"generate": "arithmetic", "count": 40, "options": {"terms": 2}},
         "eval": {"generate": "arithmetic", "count": 6, "options": {"terms": 2}},
     },
-    # every sample is judged for real; its length makes the groups differ, so that there is a gradient
-    "reward": {"sum": [{"math": {"forms": ["last_number"]}}, "llmalign_test_rewards:spread"]},
+    # every sample is judged for real; spread makes the groups differ, so there is a gradient
+    "reward": {"sum": [{"math": {"forms": ["last_number"]}}, "llmalign_loop_rewards:spread"]},
     "rollout": {"samples_per_problem": 4, "max_new_tokens": 10},
     "sampling": {"problems_per_step": 3},
     "kl": {"coef": 0.0},
@@ -53,7 +53,7 @@ def merged(below, above):
 def small(tmp_path, monkeypatch):
     """A function: recipe of the small run with changes, in a folder of this test."""
     (tmp_path / "plug").mkdir()
-    (tmp_path / "plug" / "llmalign_test_rewards.py").write_text(REWARDS)
+    (tmp_path / "plug" / "llmalign_loop_rewards.py").write_text(REWARDS)
     monkeypatch.syspath_prepend(str(tmp_path / "plug"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "plug"))
 

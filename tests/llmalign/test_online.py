@@ -99,7 +99,7 @@ def test_a_step_reports_its_ledger(small, loop_of):
 
 
 def test_when_all_rewards_are_equal_nothing_is_learnt_and_it_is_said(small, loop_of):
-    loop = loop_of(small(reward="llmalign_test_rewards:constant"))
+    loop = loop_of(small(reward="llmalign_loop_rewards:constant"))
     before = {n: p.detach().clone() for n, p in loop.policy.trainable.items()}
     metrics = loop.step(0)
     assert metrics["degenerate_share"] == 1.0 and metrics["updates"] == 0
@@ -108,14 +108,14 @@ def test_when_all_rewards_are_equal_nothing_is_learnt_and_it_is_said(small, loop
 
 
 def test_samples_nobody_can_score_leave_the_loss(small, loop_of):
-    loop = loop_of(small(reward="llmalign_test_rewards:never", kl={"coef": 0.1}))
+    loop = loop_of(small(reward="llmalign_loop_rewards:never", kl={"coef": 0.1}))
     metrics = loop.step(0)
     assert metrics["not_scorable"] == 12 and metrics["updates"] == 0
 
 
 def test_dynamic_sampling_keeps_to_its_budget_and_reports_what_it_dropped(small, loop_of):
     dynamic = {"problems_per_step": 3, "dynamic": {"max_batches": 2}}
-    loop = loop_of(small(sampling=dynamic, reward="llmalign_test_rewards:constant"))
+    loop = loop_of(small(sampling=dynamic, reward="llmalign_loop_rewards:constant"))
     metrics = loop.step(0)
     assert (metrics["dropped"], metrics["unfilled"], metrics["updates"]) == (6, 3, 0)
     filled = loop_of(small(sampling=dynamic))
@@ -125,10 +125,10 @@ def test_dynamic_sampling_keeps_to_its_budget_and_reports_what_it_dropped(small,
 
 
 def test_the_overlong_penalty_is_added_but_never_decides_what_is_kept(small, loop_of):
-    # at this length every sample is cut, so the penalty differs from 0 and the metric must not see it
+    # every sample is cut here, so the penalty is not 0, and the metric must not see it
     recipe = small(
         algorithm="dapo",
-        reward="llmalign_test_rewards:constant",
+        reward="llmalign_loop_rewards:constant",
         overlong={"buffer_share": 0.5},
         sampling={"dynamic": {"max_batches": 1}},
     )

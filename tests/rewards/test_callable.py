@@ -7,7 +7,7 @@ import pytest
 
 from llmalign.rewards import Group, Problem, RewardHost, Sample, Score, as_trl, build_reward
 
-MODULE = '''
+MODULE = """
 import math
 import threading
 
@@ -33,7 +33,7 @@ async def later(completions, **columns):
     return [1.0]
 
 number = 3
-'''
+"""
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,5 @@ from llmalign.verifiers.pattern import judge
         ("", "a", "search", Verdict.WRONG),
     ],
 )
-def test_judge(
-    text: str, pattern: str, mode: Literal["full", "search"], verdict: Verdict
-) -> None:
+def test_judge(text: str, pattern: str, mode: Literal["full", "search"], verdict: Verdict) -> None:
     assert judge(text, None, pattern=pattern, mode=mode).verdict is verdict

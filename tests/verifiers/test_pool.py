@@ -18,7 +18,7 @@ from llmalign.verifiers.pool import VerifierPool
 
 TIMEOUT_S = 1.0
 
-PLUGIN = '''
+PLUGIN = """
 import os, signal, subprocess, sys, time
 from llmalign.verifiers import GoldError, Judgement, Verdict
 
@@ -50,7 +50,7 @@ def judge(text, gold, *, answer="yes"):
     return Judgement(Verdict.RIGHT if text == answer else Verdict.WRONG, text, "")
 
 not_a_function = 3
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -288,9 +288,7 @@ def test_no_worker_outlives_a_killed_parent(plugin_folder: Path, tmp_path: Path)
     os.kill(grandchild, signal.SIGKILL)  # a verifier's own children are not ours to find
 
 
-def test_what_a_verifier_started_dies_with_its_worker(
-    pool: VerifierPool, tmp_path: Path
-) -> None:
+def test_what_a_verifier_started_dies_with_its_worker(pool: VerifierPool, tmp_path: Path) -> None:
     note = tmp_path / "pids"
     (judgement,) = pool.judge_many("llmalign_test_plugin:judge", [("child", str(note))])
     assert "timed out" in judgement.why

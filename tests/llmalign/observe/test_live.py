@@ -2,6 +2,7 @@ import io
 import os
 import pty
 import re
+import select
 import sys
 
 import pytest
@@ -34,13 +35,21 @@ def test_on_a_terminal_there_is_a_bar_with_figures_and_notes_above(monkeypatch):
         with LiveDisplay(10, title="tiny [run]", start_step=4) as display:
             display.update(5, METRICS)
             display.note("slow reward [x]")
-        os.set_blocking(main, False)
-        seen = os.read(main, 65536).decode()
+        seen = read_all(main).decode()
     os.close(main)
     assert "\x1b[" in seen
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
     for words in ("tiny [run]", "5/10", " left", "reward 0.250", "note: slow reward [x]"):
         assert words in shown
+
+
+def read_all(main):
+    """Everything a terminal was sent: one read gives no more than the kernel's buffer holds."""
+    os.set_blocking(main, False)
+    parts = []
+    while select.select([main], [], [], 0.1)[0]:
+        parts.append(os.read(main, 65536))
+    return b"".join(parts)
 
 
 def closed_file():
