@@ -47,7 +47,7 @@ class Entry:
         return found
 
     def resolve(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """All options, given ones over defaults, checked; raises ValueError that names the place."""
+        """All options, given over defaults, checked; raises ValueError that names the place."""
         options = self.options()
         for name in given:
             if name not in options:

