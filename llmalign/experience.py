@@ -52,14 +52,17 @@ class Experience:
         return [(g.prompt_ids, s.token_ids) for g in self.groups for s in g.group.samples]
 
 
-def sample_records(experience: Experience, step: int, tokenizer: Any) -> Iterator[dict[str, Any]]:
-    """One record per trained-on sample, as ``samples/*.jsonl`` keeps it."""
+def sample_records(
+    experience: Experience, discarded: Sequence[ScoredGroup], step: int, tokenizer: Any
+) -> Iterator[dict[str, Any]]:
+    """One record per sample, as ``samples/*.jsonl`` keeps it; discarded ones say so in ``note``."""
     row = 0
-    for scored in experience.groups:
+    for number, scored in enumerate([*experience.groups, *discarded]):
         prompt = tokenizer.decode(scored.prompt_ids, skip_special_tokens=False)
+        trained = number < len(experience.groups)
         for sample, score in zip(scored.group.samples, scored.scores, strict=True):
             judgement = score.judgement
-            mask_T = experience.mask_BT[row]
+            adv_T = experience.adv_BT[row][experience.mask_BT[row]] if trained else ()
             yield {
                 "step": step,
                 "problem_id": scored.group.problem.id,
@@ -73,8 +76,8 @@ def sample_records(experience: Experience, step: int, tokenizer: Any) -> Iterato
                 "verdict": judgement.verdict.value if judgement else None,
                 "extracted": judgement.answer if judgement else None,
                 "why": judgement.why if judgement else "",
-                "advantage": float(experience.adv_BT[row][mask_T].mean()) if mask_T.any() else None,
-                "note": score.note,
+                "advantage": float(sum(adv_T) / len(adv_T)) if len(adv_T) else None,
+                "note": score.note if trained else f"{score.note} left out by dynamic sampling",
             }
             row += 1
 

@@ -73,7 +73,7 @@ class OnlineLoop:
         self.advantages(experience)
         results, stats = self.update(experience, step)
         clock.lap("update")
-        self._write_samples(experience, step)
+        self._write_samples(experience, discarded, step)
         metrics = self._metrics(experience, discarded, results, stats)
         if self.updater.bad_in_a_row:
             self._refuse_bad_update(experience, step, results)
@@ -332,11 +332,13 @@ class OnlineLoop:
         """Puts back what ``state_dict`` returned."""
         self.sampler.load_state_dict(state["sampler"])
 
-    def _write_samples(self, experience: Experience, step: int) -> None:
+    def _write_samples(
+        self, experience: Experience, discarded: list[ScoredGroup], step: int
+    ) -> None:
         observe = self.recipe.observe
         if step % observe.samples_every:
             return
-        records = list(sample_records(experience, step, self.policy.tokenizer))
+        records = list(sample_records(experience, discarded, step, self.policy.tokenizer))
         write_samples(self.folder.path, step, records[: observe.samples_per_step])
 
     def _refuse_bad_update(
@@ -345,7 +347,7 @@ class OnlineLoop:
         limit = self.recipe.schedule.max_bad_updates
         if self.updater.bad_in_a_row < limit:
             return
-        records = list(sample_records(experience, step, self.policy.tokenizer))
+        records = list(sample_records(experience, [], step, self.policy.tokenizer))
         path = write_samples(self.folder.path, step, records, kind="bad")
         raise RuntimeError(
             f"loss is {results[-1].loss} and gradient norm {results[-1].grad_norm} in "
