@@ -26,6 +26,7 @@ from llmalign.scale.checkpoint import (
     load_newest,
     rng_state,
     save_checkpoint,
+    seed_everything,
     set_rng_state,
 )
 from llmalign.schema import Choice, Entropy, Evaluate, Kl, Overlong, Recipe
@@ -90,6 +91,7 @@ def _run(
         if stop.asked:
             return warm
         warm_seconds, start_path = warm["train_seconds"], folder.warm_start / "final"
+    seed_everything(recipe.seed)
     policy = load_policy(recipe.model, seed=recipe.seed, path=start_path)
     with _open_loop(recipe, folder, policy) as loop:
         run = _Run(recipe, folder, loop, stop)
@@ -149,7 +151,7 @@ class _Run:
     def __init__(self, recipe: Recipe, folder: RunFolder, loop: Loop, stop: StopRequest) -> None:
         self.recipe, self.folder, self.loop, self.stop = recipe, folder, loop, stop
         self.next_step = 0
-        self.seconds = 0.0
+        self.seconds = self.seconds_save = 0.0
         self.totals: dict[str, float] = {}
         self.before: dict[str, Any] | None = None
         self.notes: list[str] = []
@@ -249,6 +251,8 @@ class _Run:
                 for tracker in trackers:
                     tracker.log(metrics, metrics["step"])
                 self.display.update(self.next_step, metrics)
+                # After the line is written: a kill in between costs a step, never a line.
+                self._save_if_due()
             if self.stop.asked and self.next_step < steps:
                 return self._stopped()
             return self._finish()
@@ -285,14 +289,17 @@ class _Run:
                 f"{metrics['unfilled']} groups fewer than asked for"
             )
         self.seconds += time.perf_counter() - started
-        if self.next_step % schedule.checkpoint_every == 0 or self.next_step == schedule.steps:
-            before_save = time.perf_counter()
-            self.save()
-            metrics["seconds_save"] = time.perf_counter() - before_save
-            self.seconds += metrics["seconds_save"]
-        elif self.stop.asked:
-            self.save()
+        metrics["seconds_save"], self.seconds_save = self.seconds_save, 0.0
         return metrics
+
+    def _save_if_due(self) -> None:
+        schedule = self.recipe.schedule
+        due = self.next_step % schedule.checkpoint_every == 0 or self.next_step == schedule.steps
+        if due or self.stop.asked:
+            started = time.perf_counter()
+            self.save()
+            self.seconds_save = time.perf_counter() - started  # shown with the next step
+            self.seconds += self.seconds_save
 
     def _stopped(self) -> dict[str, Any]:
         self._note(

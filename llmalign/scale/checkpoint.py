@@ -117,6 +117,13 @@ def load_newest(
     return None
 
 
+def seed_everything(seed: int) -> None:
+    """Seeds every global random generator that a library below us might use."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def rng_state() -> dict[str, Any]:
     """State of every global random generator that a library below us might use."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
