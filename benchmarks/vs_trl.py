@@ -85,7 +85,7 @@ def trl_steps(args: argparse.Namespace) -> list[float]:
             loss_type="grpo",
             beta=0.0,
             temperature=1.0,
-            logging_steps=1,
+            logging_strategy="no",
             save_strategy="no",
             report_to=[],
             use_cpu=True,
