@@ -193,25 +193,22 @@ class OfflineLoop:
         if self.recipe.reward is None:
             return None
         host = RewardHost(build_reward(self.recipe.reward), **self.recipe.reward_host.model_dump())
-        self._held_out = load_problems(self.recipe, self.policy, host).held_out
+        self._held_out = load_problems(self.recipe, self.policy, host, held_out_only=True).held_out
         return host
 
     def evaluate(self, label: str) -> dict[str, Any]:
         """Held-out evaluation by sampling; every sample goes to ``eval/LABEL.json``."""
         assert self.host is not None
         rollout = self.recipe.rollout
-        summary, rows = evaluate_policy(
+        return evaluate_policy(
             HfEngine(self.policy, batch_size=rollout.batch_size),
             self.host,
             self._held_out,
             self.recipe.evaluate,
             SamplingParams(rollout.max_new_tokens, stop=tuple(rollout.stop)),
             seed=self.recipe.seed,
+            output=self.folder.path / "eval" / f"{label}.json",
         )
-        path = self.folder.path / "eval" / f"{label}.json"
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, {"summary": summary, "problems": rows})
-        return summary
 
     def state_dict(self) -> dict[str, Any]:
         """The JSON-able part of the state; tensors are the updater's."""

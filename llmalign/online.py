@@ -311,18 +311,15 @@ class OnlineLoop:
 
     def evaluate(self, label: str) -> dict[str, Any]:
         """Held-out evaluation; every sample goes to ``eval/LABEL.json``."""
-        summary, rows = evaluate_policy(
+        return evaluate_policy(
             self.engine,
             self.host,
             self.held_out,
             self.recipe.evaluate,
             self.params,
             seed=self.recipe.seed,
+            output=self.folder.path / "eval" / f"{label}.json",
         )
-        path = self.folder.path / "eval" / f"{label}.json"
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, {"summary": summary, "problems": rows})
-        return summary
 
     def state_dict(self) -> dict[str, Any]:
         """The JSON-able part of the state; tensors are the updater's."""

@@ -50,15 +50,22 @@ def uses_chat(data: Data, tokenizer: Any) -> bool:
     return data.chat == "always" or (data.chat == "auto" and has_template)
 
 
-def load_problems(recipe: Recipe, policy: Policy, host: RewardHost) -> ProblemSets:
+def load_problems(
+    recipe: Recipe, policy: Policy, host: RewardHost, *, held_out_only: bool = False
+) -> ProblemSets:
     """Training and held-out problems: every gold parsed, every prompt measured.
+
+    ``held_out_only`` leaves training rows unread where ``data.eval`` stands apart from them: an
+    evaluation does not need them, and those of an offline loss need not be problems at all.
 
     Raises:
         ValueError: no rows, a missing column, a bad gold or an over-long prompt under ``error``.
     """
     data = recipe.data
     left_out: list[dict[str, Any]] = []
-    train = _checked(data, data.train, "train", policy, host, left_out)
+    train: list[Problem] = []
+    if not (held_out_only and data.eval is not None):
+        train = _checked(data, data.train, "train", policy, host, left_out)
     held_out: list[Problem] = []
     if data.eval is not None:
         held_out = _checked(data, data.eval, "eval", policy, host, left_out)

@@ -53,7 +53,8 @@ def evaluate_policy(
     params: SamplingParams,
     *,
     seed: int,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    output: Path | None,
+) -> dict[str, Any]:
     """pass@1, unbiased pass@k and maj@k with bootstrap intervals over problems.
 
     A sample is right when the verifier of the reward says so; a reward without verifier counts a
@@ -67,8 +68,9 @@ def evaluate_policy(
         config: samples per problem, k, temperature, top-p, top-k.
         params: length limit and stop strings; the rest is taken from ``config``.
         seed: of the run; each sample has its own stream below it.
+        output: a JSON file for the summary and every sample; None writes nothing.
     Returns:
-        The summary (see ``summarize``) and one record per problem with all its samples.
+        The summary (see ``summarize``).
     """
     params = replace(params, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k)
     futures: dict[int, Any] = {}
@@ -89,7 +91,10 @@ def evaluate_policy(
     scored = [(groups[p], futures[p].result()) for p in range(len(prompted))]
     records = [_problem_record(group, scores) for group, scores in scored]
     ks = [k for k in config.k if k <= config.samples]
-    return summarize(records, ks, seed=seed), [_rows(group, scores) for group, scores in scored]
+    summary = summarize(records, ks, seed=seed)
+    if output is not None:
+        write_json(output, {"summary": summary, "problems": [_rows(*one) for one in scored]})
+    return summary
 
 
 def _problem_record(group: Group, scores: Sequence[Score]) -> ProblemRecord:
@@ -153,16 +158,13 @@ def evaluate(recipe: Recipe, *, output: Path | None = None) -> dict[str, Any]:
     policy = load_policy(recipe.model, seed=recipe.seed)
     reward = build_reward(recipe.reward)
     with contextlib.closing(RewardHost(reward, **recipe.reward_host.model_dump())) as host:
-        held_out = load_problems(recipe, policy, host).held_out
+        held_out = load_problems(recipe, policy, host, held_out_only=True).held_out
         if not held_out:
             raise ValueError(
                 "data.eval is missing and data.holdout is 0, expected held-out problems"
             )
         params = SamplingParams(recipe.rollout.max_new_tokens, stop=tuple(recipe.rollout.stop))
         engine = HfEngine(policy, batch_size=recipe.rollout.batch_size)
-        summary, rows = evaluate_policy(
-            engine, host, held_out, recipe.evaluate, params, seed=recipe.seed
+        return evaluate_policy(
+            engine, host, held_out, recipe.evaluate, params, seed=recipe.seed, output=output
         )
-    if output is not None:
-        write_json(output, {"summary": summary, "problems": rows})
-    return summary
