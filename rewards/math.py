@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from llmalign.rewards.base import Problem
 from llmalign.rewards.tree import REWARDS
 from llmalign.rewards.verified import Verified, column
-from llmalign.verifiers.extract import DEFAULT_FORMS, Form
+from llmalign.verifiers.extract import DEFAULT_MARKERS, Marker
 
 
 @REWARDS.register("math", paper="")
@@ -18,19 +18,19 @@ class Math(Verified):
 
     Args:
         column: the column of the problem that holds the gold answer.
-        forms: how the answer is found in the response, tried in order: ``boxed``, ``hashes``
+        markers: how the answer is found in the response, tried in order: ``boxed``, ``hashes``
             (``#### x``), ``answer_is``, ``last_number``.
     """
 
     verifier: ClassVar[str] = "math"
 
     column: str = "answer"
-    forms: tuple[Form, ...] = DEFAULT_FORMS
+    markers: tuple[Marker, ...] = DEFAULT_MARKERS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.forms:
-            raise ValueError("forms is empty, expected at least one form such as 'boxed'")
+        if not self.markers:
+            raise ValueError("markers is empty, expected at least one marker such as 'boxed'")
 
     def gold(self, problem: Problem) -> Any:
         """The gold answer of ``column``."""
@@ -38,4 +38,4 @@ class Math(Verified):
 
     def verifier_options(self) -> dict[str, Any]:
         """How the answer is found."""
-        return {"forms": list(self.forms)}
+        return {"markers": list(self.markers)}

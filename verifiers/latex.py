@@ -3,12 +3,24 @@ r"""One spelling for what LaTeX, Unicode and markdown spell in many ways; and un
 import re
 import unicodedata
 
+_GREEK = {
+    letter: f"\\{name} "
+    for letter, name in zip(
+        "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΣΦΨΩ",
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau"
+        " upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega".split(),
+        strict=True,
+    )
+}
 _SIGNS = str.maketrans(
     {
         **dict.fromkeys("−‐‑‒–—﹣－", "-"),
         **dict.fromkeys("×·⋅∙∗•", "*"),
         **dict.fromkeys("÷∕⁄", "/"),
         **dict.fromkeys("°º˚", r"^\circ "),
+        **dict.fromkeys("′’", "'"),
+        **dict.fromkeys("″”", "''"),
+        **_GREEK,
         "π": r"\pi ",
         "𝜋": r"\pi ",
         "∞": r"\infty ",
@@ -18,11 +30,24 @@ _SIGNS = str.maketrans(
         "≤": r"\le ",
         "≥": r"\ge ",
         "≠": r"\ne ",
+        "∈": r"\in ",
+        "±": r"\pm ",
+        "∓": r"\mp ",
+        "≈": r"\approx ",
+        "ℝ": r"\mathbb{R}",
+        "ℤ": r"\mathbb{Z}",
+        "ℕ": r"\mathbb{N}",
+        "ℚ": r"\mathbb{Q}",
+        "⟨": r"\langle ",
+        "⟩": r"\rangle ",
+        "…": r"\ldots ",
     }
 )
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
 _SUBSCRIPTS = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎]+")
 _ROOT = re.compile(r"√\s*(\([^()]*\)|[0-9]+|[A-Za-z])")
+_PRICE = re.compile(r"\$\s*[0-9.]")
+_CIRCLED = re.compile("[①-⑨]{2,}")
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]")
 
 # In this order: a later rule may rely on an earlier one.
@@ -30,12 +55,23 @@ _RULES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         (r"\\\[|\\\]|\\\(|\\\)|(?<!\\)\$", " "),
+        (r"\f\s*rac(?![a-z])|(?<![\\a-zA-Z])rac(?=\{)|\\rac(?=\{)", r"\\frac"),
+        (r"\t(?=ext\{|imes|an\b|heta)", r"\\t"),
+        (r"(?<!\\)\\\\(?=[a-zA-Z])(?!.*\\begin)(?<!\\begin)", r"\\"),
         (r"\\(?:left|right|[bB]igg?[lr]?|middle|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\(?:math|text)(?:bf|bb)\s*\{?\s*([RZNQ])\s*\}?(?![a-zA-Z}])", r"\\mathbb{\1}"),
+        (
+            r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s*(?:\{\s*([a-z])\s*\}|([a-z])(?![a-zA-Z]))",
+            r"\\vec{\1\2}",
+        ),
         (r"\\(?:text(?:bf|rm|it|sf|tt|normal)|mbox|math(?:rm|bf|sf|it|tt))\s*\{", r"\\text{"),
         (r",\\!\s*|\{\s*,\s*\}\s*", ","),
         (r"\\!", ""),
-        (r"\\[,;:> ~]|~|\\q?quad(?![a-zA-Z])|\\space(?![a-zA-Z])", " "),
+        (r"(?<!\\)\\[,;:> ~]|~|\\q?quad|\\space(?![a-zA-Z])", " "),
+        (r"\\text\{([^{}A-Za-z\\]*)\}", r" \1 "),
+        (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-z]))", "'"),
+        (r"\^\s*\{\s*\\prime\s*\\prime\s*\}", "''"),
         (r"\\%|\\percent(?![a-zA-Z])", "%"),
         (r"\\(?:times|cdot|ast)(?![a-zA-Z])", "*"),
         (r"\\div(?![a-zA-Z])", "/"),
@@ -61,13 +97,45 @@ def normalise(answer: str) -> str:
     text = _INVISIBLE.sub("", answer)
     text = _SUPERSCRIPTS.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", text)
     text = _SUBSCRIPTS.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", text)
+    text = _CIRCLED.sub(lambda m: ",".join(m[0]), text)  # numbers of a choice, one by one
     text = "".join(_spelled_out(c) if ord(c) > 127 else c for c in text)
     text = text.replace("−", "-").strip()
+    if text.count("$") % 2 and _PRICE.match(text):
+        text = "\\" + text
     text = _EDGE.sub("", text).strip()
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1].strip('()')}}}", text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return _FULL_STOP.sub("", text.strip()).strip()
+    return _without_stray_braces(_FULL_STOP.sub("", text.strip()).strip())
+
+
+_GROUPED = re.compile(
+    r"(?<![\w.,(\[{/])([1-9][0-9]{0,2})((?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9,)\]}/])"
+)
+
+
+def without_grouping(text: str) -> str:
+    """Numbers without the commas or spaces between their thousands; not inside brackets."""
+    return _GROUPED.sub(lambda m: m[1] + re.sub("[ ,]", "", m[2]), text)
+
+
+def _without_stray_braces(text: str) -> str:
+    """Without one closing brace too many at the end, and without braces round braces."""
+    if text.endswith("}") and text.count("}") - text.count("{") == 1:
+        text = text[:-1].rstrip()
+    opening = len(text) - len(text.lstrip("{"))
+    closing = len(text) - len(text.rstrip("}"))
+    nested = min(opening, closing) - 1
+    return text[nested : len(text) - nested] if nested > 0 and _is_nest(text, nested) else text
+
+
+def _is_nest(text: str, nested: int) -> bool:
+    """Whether the first braces of a text close only at its end."""
+    depth = lowest = 0
+    for character in text[nested : len(text) - nested]:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        lowest = min(lowest, depth)
+    return lowest == 0 and depth == 0
 
 
 def _spelled_out(character: str) -> str:
@@ -120,6 +188,11 @@ _UNITS = {word: unit for unit, words in _UNIT_WORDS.items() for word in words.sp
 _UNIT_LETTERS = {"m", "g", "s", "h"}
 _POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 
+_PER = re.compile(
+    r"(?P<rest>.*\\text\{[^{}0-9]*\})\s*/\s*\\text\{\s*(?P<unit>[^{}0-9]*?)\s*\}"
+    r"\s*(?P<power>\^\s*\{?\s*[23]\s*\}?)?",
+    re.DOTALL,
+)
 _ORDINAL = re.compile(
     r"(?<=[0-9])\s*(?:\^\s*\{?)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|st|nd|rd|th)\}?$"
 )
@@ -129,6 +202,13 @@ _TRAILING_UNIT = re.compile(
     r"(?P<unit>%|\\\$|\^\s*\{?\s*\\circ\s*\}?|[€£¥₹元¢]|\\text\{[^{}0-9]*\}|[A-Za-z][A-Za-z /.]*)"
     r"\s*(?P<power>\^\s*\{?\s*[23]\s*\}?)?",
     re.DOTALL,
+)
+_PER_WORD = re.compile(rf"(?:{'|'.join(w for w in _UNITS if w.isalpha())}) ?(?:per|/) ?[a-z]+")
+_THINGS = re.compile(r"[0-9][0-9,.]*\s+[a-z]{3,}(?:\s+[a-z]{2,}){0,2}")
+_NO_THING = re.compile(
+    r"\b(?:or|and|to|by|not|if|mod|modulo|times|plus|minus|over|choose|squared|cubed|factorial"
+    r"|hundred|thousand|million|billion|trillion|dozen|half|halves|thirds?|quarters?|fourths?"
+    r"|tenths?|pi|is|are|than|of|in|base)\b"
 )
 _CONNECTIVE = re.compile(r"\b(?:or|and|to|by|not)\b")
 
@@ -142,11 +222,19 @@ def split_unit(text: str) -> tuple[str, str | None]:
     text = _ORDINAL.sub("", text)
     if leading := _LEADING_UNIT.match(text):
         text = leading[1] + text[leading.end() :]
+    if per := _PER.fullmatch(text):
+        rest, unit = split_unit(per["rest"])
+        below = _UNITS.get(per["unit"].lower(), per["unit"]) + re.sub(
+            r"[\s{}]", "", per["power"] or ""
+        )
+        return (rest, f"{unit}/{below}") if unit else (text, None)
     match = _TRAILING_UNIT.fullmatch(text)
     unit = _unit(match) if match else None
     if match and unit:
         text = match["number"]
     unit = unit or (leading and _currency(leading[2])) or None
+    if unit is None and _THINGS.fullmatch(text) and not _NO_THING.search(text):
+        text = text.split()[0]  # "12 cows": what is counted is no unit of measure
     return text, unit
 
 
@@ -166,6 +254,8 @@ def _unit(match: re.Match[str]) -> str | None:
         power, words = _POWERS[words[0]], words[1:]
     name = " ".join(words)
     apart = quoted or match.end("number") < match.start("unit")
+    if not quoted and _PER_WORD.fullmatch(name):
+        return name
     known = _UNITS.get(name) or (name if apart and name in _UNIT_LETTERS else None)
     if known is None and (not quoted or not name or _CONNECTIVE.search(name)):
         return None

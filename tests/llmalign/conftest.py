@@ -19,7 +19,7 @@ SMALL = {
         "eval": {"generate": "arithmetic", "count": 6, "options": {"terms": 2}},
     },
     # every sample is judged for real; spread makes the groups differ, so there is a gradient
-    "reward": {"sum": [{"math": {"forms": ["last_number"]}}, "llmalign_loop_rewards:spread"]},
+    "reward": {"sum": [{"math": {"markers": ["last_number"]}}, "llmalign_loop_rewards:spread"]},
     "rollout": {"samples_per_problem": 4, "max_new_tokens": 10},
     "sampling": {"problems_per_step": 3},
     "kl": {"coef": 0.0},

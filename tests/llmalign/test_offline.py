@@ -147,7 +147,7 @@ def test_supervised_loss_falls_and_its_reward_judges_held_out_problems(small):
 def test_pairs_that_are_no_problems_are_judged_on_problems_of_their_own(offline, tmp_path):
     held_out = {"generate": "arithmetic", "count": 5, "options": {"terms": 2}}
     source = {"path": write_rows(tmp_path, PAIRS), "generate": None, "options": {}}
-    reward = {"sum": [{"math": {"forms": ["last_number"]}}]}
+    reward = {"sum": [{"math": {"markers": ["last_number"]}}]}
     recipe = offline(data={"train": source, "eval": held_out}, reward=reward)
     assert train(recipe)["after"]["problems"] == 5
     assert (folder_of(recipe) / "eval" / "after.json").is_file()

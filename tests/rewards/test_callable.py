@@ -117,9 +117,9 @@ def test_a_reward_is_a_function_for_trl() -> None:
     assert function.__name__ == "math"
     values = function(
         prompts=["p", "p", "q"],
-        completions=["#### 1", "#### 2", r"\boxed{9**9**9}"],
+        completions=["#### 1", "#### 2", r"\boxed{9^{9^{9^9}}+1}"],
         completion_ids=[[1], [2], [3]],
-        answer=["1", "1", "1"],
+        answer=["1", "1", "9^{9^{9^9}}"],
         trainer_state=object(),
     )
     assert values == [1.0, 0.0, None]

@@ -19,10 +19,10 @@ def test_a_name_alone_takes_the_defaults(spec: Any) -> None:
 
 
 def test_options_reach_the_reward() -> None:
-    reward = build_reward({"math": {"right": 2, "wrong": -1, "forms": ["hashes"], "name": "gsm"}})
+    reward = build_reward({"math": {"right": 2, "wrong": -1, "markers": ["hashes"], "name": "gsm"}})
     assert isinstance(reward, Math)
     assert (reward.name, reward.right, reward.wrong) == ("gsm", 2.0, -1.0)
-    assert reward.verifier_options() == {"forms": ["hashes"]}
+    assert reward.verifier_options() == {"markers": ["hashes"]}
 
 
 def test_a_bare_value_stands_for_the_main_option() -> None:
@@ -59,8 +59,8 @@ def test_names_are_made_unique_throughout_the_tree() -> None:
         ),
         ({"sum": [{"sum": ["mth"]}]}, "reward.sum[0].sum[0]: unknown reward 'mth'"),
         ({"math": {"right": "a"}}, "reward.math.right is 'a', expected a number"),
-        ({"math": {"forms": ["box"]}}, "reward.math.forms is ['box'], expected"),
-        ({"math": {"forms": []}}, "reward.math: forms is empty"),
+        ({"math": {"markers": ["box"]}}, "reward.math.markers is ['box'], expected"),
+        ({"math": {"markers": []}}, "reward.math: markers is empty"),
         ({"math": {"right": 0, "wrong": 1}}, "reward.math: right is 0.0 and wrong is 1.0"),
         ({"math": {"name": 3}}, "reward.math.name is 3, expected a string"),
         ({"math": 3}, "reward.math is 3, expected a mapping of options"),

@@ -27,8 +27,9 @@ def score(services: Services, spec: Any, group: Group) -> list[Score]:
 
 
 def test_math_pays_right_and_wrong_and_nothing_where_undecided(services: Services) -> None:
-    texts = [r"\boxed{72.0}", r"\boxed{71}", "no idea", r"\boxed{9**9**9}"]
-    scores = score(services, {"math": {"right": 2, "wrong": -1}}, group({"answer": "72"}, *texts))
+    huge = "9^{9^{9^9}}"
+    texts = [rf"\boxed{{{huge}}}", r"\boxed{71}", "I have no idea at all", rf"\boxed{{{huge}+1}}"]
+    scores = score(services, {"math": {"right": 2, "wrong": -1}}, group({"answer": huge}, *texts))
     assert [s.value for s in scores] == [2.0, -1.0, -1.0, None]
     assert [s.judgement.verdict for s in scores if s.judgement] == [
         Verdict.RIGHT,
@@ -38,12 +39,12 @@ def test_math_pays_right_and_wrong_and_nothing_where_undecided(services: Service
     ]
     assert [s.aspects for s in scores] == [{"math": s.value} for s in scores]
     assert scores[0].note == ""
-    assert "too large" in scores[3].note
+    assert "cannot be evaluated" in scores[3].note
 
 
 def test_math_reads_the_column_and_the_forms_it_is_told_to(services: Services) -> None:
     given = group({"solution": "so #### 5", "answer": "9"}, "#### 5", r"\boxed{5}")
-    scores = score(services, {"math": {"column": "solution", "forms": ["hashes"]}}, given)
+    scores = score(services, {"math": {"column": "solution", "markers": ["hashes"]}}, given)
     assert [s.value for s in scores] == [1.0, 0.0]
 
 
