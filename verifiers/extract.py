@@ -30,6 +30,7 @@ _IS_FORMULA = re.compile(r"\b(?:is|are)\s*(?:\$[^$]+\$|\\\([^$]+?\\\)|\\\[[^$]+?
 _STATES = re.compile(r"(?:\b(?:is|are|equals)\b|=)\s*:?")
 _CHAT_TOKEN = re.compile(r"<\|[a-z_]+\|>.*", re.DOTALL)
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}(?:[ ,]+[A-Za-z]{2,}){2,}")
+_COUNTED = re.compile(r"[^A-Za-z]*[0-9](?: [a-z]+){1,6}\.?")  # 9 boxes of cookies per day
 _WHOLE_LIMIT = 300  # characters: what is longer is a solution, not an answer
 _TAIL = 400
 
@@ -160,9 +161,9 @@ def _whole(text: str) -> str | None:
     text = text.strip()
     if shown := _ANSWER_SHOWN.fullmatch(text):
         text = shown[1]
-    if not text or len(text) > _WHOLE_LIMIT or _PROSE.search(text) or r"\boxed" in text:
+    if not text or len(text) > _WHOLE_LIMIT or r"\boxed" in text:
         return None
-    return text
+    return text if _COUNTED.fullmatch(text) or not _PROSE.search(text) else None
 
 
 def _last_number(text: str) -> str | None:

@@ -75,6 +75,7 @@ _RULES = [
         (r"\\%|\\percent(?![a-zA-Z])", "%"),
         (r"\\(?:times|cdot|ast)(?![a-zA-Z])", "*"),
         (r"\\div(?![a-zA-Z])", "/"),
+        (r"(?<=[0-9])\s+[xX]\s+(?=[0-9])", "*"),
         (r"\*\*", "^"),
         (r"\\(?:degree|degrees)(?![a-zA-Z])", r"^\\circ "),
         (r"\\neq(?![a-zA-Z])", r"\\ne"),
@@ -204,11 +205,13 @@ _TRAILING_UNIT = re.compile(
     re.DOTALL,
 )
 _PER_WORD = re.compile(rf"(?:{'|'.join(w for w in _UNITS if w.isalpha())}) ?(?:per|/) ?[a-z]+")
-_THINGS = re.compile(r"[0-9][0-9,.]*\s+[a-z]{3,}(?:\s+[a-z]{2,}){0,2}")
+_THINGS = re.compile(
+    r"(?P<number>(?:[^a-z]*=)?\s*[-+]?(?:\\?\$)?\s*[0-9][0-9,.]*)(?:\s+[a-z]{2,}){1,6}"
+)
 _NO_THING = re.compile(
     r"\b(?:or|and|to|by|not|if|mod|modulo|times|plus|minus|over|choose|squared|cubed|factorial"
     r"|hundred|thousand|million|billion|trillion|dozen|half|halves|thirds?|quarters?|fourths?"
-    r"|tenths?|pi|is|are|than|of|in|base)\b"
+    r"|tenths?|pi|is|are|than|less|more|base|digits?|zeros?)\b"
 )
 _CONNECTIVE = re.compile(r"\b(?:or|and|to|by|not)\b")
 
@@ -233,8 +236,8 @@ def split_unit(text: str) -> tuple[str, str | None]:
     if match and unit:
         text = match["number"]
     unit = unit or (leading and _currency(leading[2])) or None
-    if unit is None and _THINGS.fullmatch(text) and not _NO_THING.search(text):
-        text = text.split()[0]  # "12 cows": what is counted is no unit of measure
+    if unit is None and (things := _THINGS.fullmatch(text)) and not _NO_THING.search(text):
+        return split_unit(things["number"])  # "12 cows": what is counted is no unit of measure
     return text, unit
 
 

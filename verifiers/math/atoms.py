@@ -16,7 +16,7 @@ from llmalign.verifiers.math.lexer import (
 )
 from llmalign.verifiers.math.tree import INFINITY, Node, negative, number
 
-MAX_DEPTH = 60  # of nested atoms; a bracket takes a dozen of Python's thousand frames
+MAX_DEPTH = 40  # of nested atoms; each may take 18 of Python's thousand frames
 
 
 class Atoms(Cursor, ABC):

@@ -18,6 +18,7 @@ from llmalign.verifiers.math.scalars import exact, same_scalar
 from llmalign.verifiers.math.tree import Node, free_symbols, negative, substitute
 from llmalign.verifiers.math.values import Undefined, evaluate
 
+MAX_COMPARED = 8  # items of one list with each other
 MAX_SIGNS = 4  # "±" in one answer
 INTEGER_NAMES = frozenset("knmlj")
 
@@ -374,8 +375,15 @@ def _signed(node: Node, signs: Iterator[int]) -> Node:
 
 
 def _distinct_values(nodes: Sequence[Node]) -> list[Node]:
-    """Without what stands there twice, as a set would."""
-    return list(dict.fromkeys(nodes))
+    """Without what stands there twice, as a set would; in short lists by value: ``3/9 or 1/3``."""
+    distinct = list(dict.fromkeys(nodes))
+    if not 1 < len(distinct) <= MAX_COMPARED:
+        return distinct
+    kept: list[Node] = []
+    for node in distinct:
+        if not any(same(node, other) for other in kept):
+            kept.append(node)
+    return kept
 
 
 def _match(a: Sequence[Node], b: Sequence[Node], lenient: bool) -> bool | None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from llmalign.verifiers.latex import split_unit, without_grouping
 from llmalign.verifiers.math import plain
 from llmalign.verifiers.math.compare import same
+from llmalign.verifiers.math.identity import out_of_reach
 from llmalign.verifiers.math.lexer import NotMath
 from llmalign.verifiers.math.parser import parse
 from llmalign.verifiers.math.scalars import near_percent
 from llmalign.verifiers.math.tree import Node
+from llmalign.verifiers.math.values import start
 
 if TYPE_CHECKING:
     from llmalign.verifiers.math import Reading
@@ -44,15 +46,14 @@ def compare(a: "Reading", b: "Reading", lenient: bool) -> tuple[bool | None, str
         return False, "different as text"
     if lenient and a.number and a.number.unit == "%":
         with _one_at_a_time:
+            start()
             close = near_percent(a.number.value, a.number.places or 0, right)
         return close, "equal as a percentage" if close else "different as a percentage"
-    try:
-        with _one_at_a_time:
-            verdict = same(left, right, lenient=lenient)
-    except RecursionError:
-        return None, "nested too deep"
-    if verdict is None and (a.number or b.number):
-        return False, "one is a number, the other beyond evaluation"
+    with _one_at_a_time:
+        start()
+        verdict = same(left, right, lenient=lenient)
+        if verdict is None and not (out_of_reach(left) and out_of_reach(right)):
+            return False, "only one of them can be evaluated"
     why = {True: "equal in value", False: "different in value", None: "cannot be evaluated"}
     return verdict, why[verdict]
 
@@ -79,8 +80,6 @@ def tree(text: str) -> Node | None:
     for candidate in dict.fromkeys((stripped, text)):
         try:
             return parse(candidate)
-        except NotMath:
+        except (NotMath, RecursionError):  # the latter where the caller's stack is deep already
             continue
-        except RecursionError:
-            return None
     return None

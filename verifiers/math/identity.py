@@ -11,7 +11,7 @@ from functools import lru_cache
 from flint import acb, arb, ctx, fmpq
 
 from llmalign.verifiers.math.tree import Node, free_symbols
-from llmalign.verifiers.math.values import Undefined, Values, evaluate
+from llmalign.verifiers.math.values import Beyond, Undefined, Values, evaluate, start
 
 PRECISIONS = (128, 512, 2048)  # bits
 RELATIVE = arb(10) ** -30
@@ -127,3 +127,15 @@ def random_values(names: list[str], index: int) -> dict[str, acb]:
     """Values of variables at one point, the same for equal names, to 128 bits."""
     ctx.prec = PRECISIONS[0]
     return {name: _point(name, index) for name in names}
+
+
+def out_of_reach(node: Node) -> bool:
+    """Whether an expression is too large or too long to evaluate."""
+    start()
+    try:
+        evaluate(node, random_values(sorted(free_symbols(node)), 0))
+    except Beyond:
+        return True
+    except (Undefined, KeyError, TypeError):
+        return False
+    return False

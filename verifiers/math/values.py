@@ -1,7 +1,8 @@
 """Values of expressions as balls.
 
 Every value is an interval that certainly holds the true one (Arb, through python-flint), at the
-precision that is set: a setting of the whole process, so one comparison runs at a time.
+precision that is set. That and the count of steps belong to the whole process, so one comparison
+runs at a time (see ``expressions``).
 """
 
 import random
@@ -16,7 +17,16 @@ MAX_TERMS = 2_000  # of a sum or product
 MAX_EVALUATIONS = 400  # of an integrand
 MAX_EXPONENT_BITS = 200  # of an exponent; beyond, towers are not evaluated
 
+MAX_STEPS = 100_000  # evaluated nodes of one comparison, some 0.1 s
+
 Values = Mapping[str, acb]
+_steps = 0
+
+
+def start() -> None:
+    """Begins a comparison: its count of steps starts anew."""
+    global _steps
+    _steps = 0
 
 
 class Undefined(ArithmeticError):
@@ -34,6 +44,10 @@ def evaluate(node: Node, env: Values) -> acb:
         Undefined: it has none; Beyond: it is out of reach; KeyError: no such variable;
         TypeError: it is no number, such as a set.
     """
+    global _steps
+    _steps += 1
+    if _steps > MAX_STEPS:
+        raise Beyond("steps")
     rule = _RULES.get(node.kind)
     if rule is None:
         raise TypeError(f"a {node.kind} is no number")
