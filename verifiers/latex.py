@@ -50,42 +50,50 @@ _PRICE = re.compile(r"\$\s*[0-9.]")
 _CIRCLED = re.compile("[①-⑨]{2,}")
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]")
 
+# Each with a piece that must stand in the text for it to apply: most do not, and are not tried.
 # In this order: a later rule may rely on an earlier one.
 _RULES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"\\\[|\\\]|\\\(|\\\)|(?<!\\)\$", " "),
-        (r"\f\s*rac(?![a-z])|(?<![\\a-zA-Z])rac(?=\{)|\\rac(?=\{)", r"\\frac"),
-        (r"\t(?=ext\{|imes|an\b|heta)", r"\\t"),
-        (r"(?<!\\)\\\\(?=[a-zA-Z])(?!.*\\begin)(?<!\\begin)", r"\\"),
-        (r"\\(?:left|right|[bB]igg?[lr]?|middle|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\(?:math|text)(?:bf|bb)\s*\{?\s*([RZNQ])\s*\}?(?![a-zA-Z}])", r"\\mathbb{\1}"),
+    (needed, re.compile(pattern), replacement)
+    for needed, pattern, replacement in [
+        ("$", r"(?<!\\)\$", " "),
+        ("\\", r"\\\[|\\\]|\\\(|\\\)", " "),
+        ("rac", r"\f\s*rac(?![a-z])|(?<![\\a-zA-Z])rac(?=\{)|\\rac(?=\{)", r"\\frac"),
+        ("\t", r"\t(?=ext\{|imes|an\b|heta)", r"\\t"),
         (
+            "\\",
+            r"\\(?:left|right|[bB]igg?[lr]?|middle|(?:display|text)style|limits)(?![a-zA-Z])",
+            "",
+        ),
+        ("frac", r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        ("\\", r"\\(?:math|text)(?:bf|bb)\s*\{?\s*([RZNQ])\s*\}?(?![a-zA-Z}])", r"\\mathbb{\1}"),
+        (
+            "\\",
             r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s*(?:\{\s*([a-z])\s*\}|([a-z])(?![a-zA-Z]))",
             r"\\vec{\1\2}",
         ),
-        (r"\\(?:text(?:bf|rm|it|sf|tt|normal)|mbox|math(?:rm|bf|sf|it|tt))\s*\{", r"\\text{"),
-        (r",\\!\s*|\{\s*,\s*\}\s*", ","),
-        (r"\\!", ""),
-        (r"(?<!\\)\\[,;:> ~]|~|\\q?quad|\\space(?![a-zA-Z])", " "),
-        (r"\\text\{([^{}A-Za-z\\]*)\}", r" \1 "),
-        (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-z]))", "'"),
-        (r"\^\s*\{\s*\\prime\s*\\prime\s*\}", "''"),
-        (r"\\%|\\percent(?![a-zA-Z])", "%"),
-        (r"\\(?:times|cdot|ast)(?![a-zA-Z])", "*"),
-        (r"\\div(?![a-zA-Z])", "/"),
-        (r"(?<=[0-9])\s+[xX]\s+(?=[0-9])", "*"),
-        (r"\*\*", "^"),
-        (r"\\(?:degree|degrees)(?![a-zA-Z])", r"^\\circ "),
-        (r"\\neq(?![a-zA-Z])", r"\\ne"),
-        (r"\\leq(?:slant)?(?![a-zA-Z])", r"\\le"),
-        (r"\\geq(?:slant)?(?![a-zA-Z])", r"\\ge"),
-        (r"\\lt(?![a-zA-Z])", "<"),
-        (r"\\gt(?![a-zA-Z])", ">"),
-        (r"\s+", " "),
+        ("\\", r"\\(?:text(?:bf|rm|it|sf|tt|normal)|mbox|math(?:rm|bf|sf|it|tt))\s*\{", r"\\text{"),
+        (",", r",\\!\s*|\{\s*,\s*\}\s*", ","),
+        ("\\!", r"\\!", ""),
+        ("\\", r"(?<!\\)\\[,;:> ~]|\\q?quad|\\space(?![a-zA-Z])", " "),
+        ("~", r"~", " "),
+        ("\\text", r"\\text\{([^{}A-Za-z\\]*)\}", r" \1 "),
+        ("\\prime", r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-z]))", "'"),
+        ("\\prime", r"\^\s*\{\s*\\prime\s*\\prime\s*\}", "''"),
+        ("\\", r"\\%|\\percent(?![a-zA-Z])", "%"),
+        ("\\", r"\\(?:times|cdot|ast)(?![a-zA-Z])", "*"),
+        ("\\div", r"\\div(?![a-zA-Z])", "/"),
+        (" ", r"(?<=[0-9])\s+[xX]\s+(?=[0-9])", "*"),
+        ("**", r"\*\*", "^"),
+        ("\\deg", r"\\(?:degree|degrees)(?![a-zA-Z])", r"^\\circ "),
+        ("\\neq", r"\\neq(?![a-zA-Z])", r"\\ne"),
+        ("\\leq", r"\\leq(?:slant)?(?![a-zA-Z])", r"\\le"),
+        ("\\geq", r"\\geq(?:slant)?(?![a-zA-Z])", r"\\ge"),
+        ("\\lt", r"\\lt(?![a-zA-Z])", "<"),
+        ("\\gt", r"\\gt(?![a-zA-Z])", ">"),
+        ("", r"\s+", " "),
     ]
 ]
+_LOST_ESCAPE = re.compile(r"(?<!\\)\\\\(?=[a-zA-Z])")
 _EDGE = re.compile(r"^(?:\*\*|__|`)+|(?:\*\*|__|`)+$")
 _FULL_STOP = re.compile(r"(?<=[^.\s])\s*[.,;:\\]$")
 
@@ -95,19 +103,30 @@ def normalise(answer: str) -> str:
 
     Whitespace is collapsed, not removed; value and structure never change.
     """
-    text = _INVISIBLE.sub("", answer)
+    text = answer if answer.isascii() else _ascii(answer)
+    text = text.strip()
+    if text.isdigit():
+        return text
+    if text.count("$") % 2 and _PRICE.match(text):
+        text = "\\" + text
+    text = _EDGE.sub("", text).strip()
+    if "\\\\" in text and r"\begin" not in text:  # outside a matrix no row ends there
+        text = _LOST_ESCAPE.sub(r"\\", text)
+    for needed, pattern, replacement in _RULES:
+        if needed in text:
+            text = pattern.sub(replacement, text)
+    return _without_stray_braces(_FULL_STOP.sub("", text.strip()).strip())
+
+
+def _ascii(text: str) -> str:
+    """Signs, digits, letters and roots of Unicode in ASCII or LaTeX."""
+    text = _INVISIBLE.sub("", text)
     text = _SUPERSCRIPTS.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", text)
     text = _SUBSCRIPTS.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", text)
     text = _CIRCLED.sub(lambda m: ",".join(m[0]), text)  # numbers of a choice, one by one
     text = "".join(_spelled_out(c) if ord(c) > 127 else c for c in text)
-    text = text.replace("−", "-").strip()
-    if text.count("$") % 2 and _PRICE.match(text):
-        text = "\\" + text
-    text = _EDGE.sub("", text).strip()
-    text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1].strip('()')}}}", text)
-    for pattern, replacement in _RULES:
-        text = pattern.sub(replacement, text)
-    return _without_stray_braces(_FULL_STOP.sub("", text.strip()).strip())
+    text = text.replace("−", "-")
+    return _ROOT.sub(lambda m: rf"\sqrt{{{m[1].strip('()')}}}", text)
 
 
 _GROUPED = re.compile(

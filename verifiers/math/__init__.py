@@ -47,6 +47,7 @@ _MIXED = re.compile(
     r"|\s*(\\frac\s*(?:[0-9]|\{\s*[0-9]+\s*\})\s*(?:[0-9]|\{\s*[0-9]+\s*\})))\s*"
 )
 _DECIMAL = re.compile(r"[+-]?[0-9]*\.([0-9]+)")
+_PLAIN = re.compile(r"-?[0-9]{1,1000}(?:\.([0-9]{1,1000}))?")
 _GAP = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")  # "1 00" is not 100
 
 
@@ -102,6 +103,9 @@ def read(answer: str) -> Reading:
 
 
 def _number(text: str) -> Number:
+    if plain_number := _PLAIN.fullmatch(text):
+        decimals = plain_number[1]
+        return Number(Fraction(text), None, len(decimals) if decimals else None)
     if named := _NAMED.fullmatch(text):
         text = named[1].strip()
     text, unit = split_unit(text)

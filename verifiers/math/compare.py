@@ -396,18 +396,19 @@ def _match(a: Sequence[Node], b: Sequence[Node], lenient: bool) -> bool | None:
         return True
     if len(a) > 30 and None not in left and None not in right and not lenient:
         return False
-    rest = list(b)
-    unknown = False
+    rest, unmatched = list(b), []
     for item in a:
-        for k, other in enumerate(rest):
-            verdict = same(item, other, lenient=lenient)
-            if verdict:
-                del rest[k]
-                break
-            unknown |= verdict is None
+        found = next(
+            (k for k, other in enumerate(rest) if same(item, other, lenient=lenient)), None
+        )
+        if found is None:
+            unmatched.append(item)
         else:
-            return None if unknown else False
-    return True
+            del rest[found]
+    if not unmatched:
+        return True
+    pairs = product(unmatched, rest)
+    return None if any(same(x, y, lenient=lenient) is None for x, y in pairs) else False
 
 
 def _ratios(a: Node, b: Node) -> bool | None:
