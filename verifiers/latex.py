@@ -84,6 +84,7 @@ _RULES = [
         ("\\div", r"\\div(?![a-zA-Z])", "/"),
         (" ", r"(?<=[0-9])\s+[xX]\s+(?=[0-9])", "*"),
         ("**", r"\*\*", "^"),
+        ("\\angle", r"(?<![a-zA-Z])m\s*\\angle(?![a-zA-Z])", r"\\angle"),
         ("\\deg", r"\\(?:degree|degrees)(?![a-zA-Z])", r"^\\circ "),
         ("\\neq", r"\\neq(?![a-zA-Z])", r"\\ne"),
         ("\\leq", r"\\leq(?:slant)?(?![a-zA-Z])", r"\\le"),

@@ -82,15 +82,38 @@ class Atoms(Cursor, ABC):
         """A variable with its subscript, or a call of what is named like a function."""
         if self.take("_"):
             name += "_" + self.subscript()
-        if name[0] in "fghFGHC" and self.peek() == "(":
+        while self.take("'"):
+            name += "'"
+        named_so = name[0] in "fghFGH"
+        if named_so and self._texts(7) == ["^", "{", "-", "1", "}", "("]:
+            self.at += 5
+            name += "^-1"
+        if name == "C" and self.peek() == "(":
+            return self._choose()
+        if self.peek() == "(" and (named_so or self._is_defined()):
             inner = self.bracketed()
-            args = inner.args if inner.kind in ("tuple", "list") else (inner,)
-            if name == "C":  # C(n, k), else a factor
-                if len(args) == 2:
-                    return Node("call", args, "binom")
-                return multiply(Node("sym", value=name), inner)
-            return Node("call", args, name)
+            return Node("call", inner.args if inner.kind in ("tuple", "list") else (inner,), name)
         return Node("sym", value=name)
+
+    def _texts(self, count: int) -> list[str]:
+        return [text for _, text in self.tokens[self.at : self.at + count - 1]]
+
+    def _is_defined(self) -> bool:
+        """Whether ``(x) =`` or ``(10) =`` follows: then a letter before it is a function."""
+        ahead = self.tokens[self.at + 1 : self.at + 8]
+        for place, (kind, text) in enumerate(ahead):
+            if text == ")":
+                return place > 0 and [t for _, t in ahead[place + 1 : place + 2]] == ["="]
+            if kind not in ("letter", "number") and text != ",":
+                return False
+        return False
+
+    def _choose(self) -> Node:
+        """``C(n, k)``; with one argument C is a factor."""
+        inner = self.bracketed()
+        if inner.kind in ("tuple", "list") and len(inner.args) == 2:
+            return Node("call", inner.args, "binom")
+        return multiply(Node("sym", value="C"), inner)
 
     def subscript(self) -> str:
         if self.take("{"):

@@ -58,9 +58,10 @@ def _plain(node: Node) -> Node:
     """A node without what only presents it: approximations after the value, one-element sets."""
     while True:
         if node.kind == "rel" and "~" in node.value:
-            cut = node.value.index("~")
+            cut = max(node.value.index("~"), int(free_symbols(node.args[0]) != frozenset()))
             kept = node.args[: cut + 1]
-            node = kept[0] if len(kept) == 1 else Node("rel", kept, node.value[:cut])
+            signs = tuple("=" if sign == "~" else sign for sign in node.value[:cut])
+            node = kept[0] if len(kept) == 1 else Node("rel", kept, signs)
         elif node.kind == "set" and len(node.args) == 1 and not is_region(node.args[0]):
             node = node.args[0]
         elif node.kind == "matrix" and len(node.args) == 1 and node.value != "determinant":
@@ -188,8 +189,7 @@ def _body(node: Node) -> Node | None:
     head, value = head_of(node), _value_of(node)
     if head is None or value is None or not is_call_head(head):
         return value
-    arguments = head.args if head.kind == "call" else head.args[1:]
-    for place, argument in enumerate(arguments):
+    for place, argument in enumerate(head.args):
         if argument.kind == "sym":
             value = substitute(value, argument.value, Node("sym", value=f"argument{place}"))
     return value

@@ -13,21 +13,14 @@ def head_of(node: Node) -> Node | None:
             and not (free_symbols(side) & free_symbols(other))
         ):
             return side
-        if side is first and (is_call_head(side) or _is_measure(side) or _is_symbol_tuple(side)):
+        if side is first and (side.kind == "text" or is_call_head(side) or _is_measure(side)):
             return side
-    return None
+    return first if _is_symbol_tuple(first) else None
 
 
 def is_call_head(node: Node) -> bool:
-    """``f(x)``, ``T(10)``: parsed as a call, or as a product of one letter and a bracket."""
-    if node.kind == "call":
-        return len(node.value.partition("_")[0]) == 1
-    return (
-        node.kind == "mul"
-        and len(node.args) == 2
-        and node.args[0].kind == "sym"
-        and node.args[1].kind in ("sym", "num")
-    )
+    """``f(x)``, ``T(10)``, ``f^{-1}(x)``."""
+    return node.kind == "call" and len(node.value.rstrip("'^-1").partition("_")[0]) == 1
 
 
 def _is_measure(node: Node) -> bool:
@@ -37,11 +30,12 @@ def _is_measure(node: Node) -> bool:
 
 
 def _is_symbol_tuple(node: Node) -> bool:
-    return node.kind == "tuple" and all(arg.kind in ("sym", "call", "mul") for arg in node.args)
+    return node.kind == "tuple" and all(arg.kind in ("sym", "call") for arg in node.args)
 
 
 def written(node: Node) -> str:
-    if node.kind == "sym":
+    """A name as text, for comparison with others."""
+    if node.kind in ("sym", "text"):
         return str(node.value)
     inner = ",".join(written(arg) for arg in node.args)
     return f"{node.value if node.kind in ('call', 'num') else node.kind}({inner})"

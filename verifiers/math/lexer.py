@@ -82,8 +82,8 @@ _TOKEN = re.compile(
 )
 # An accent makes another letter; an arrow and a hat both mark vectors, a line over AB is nothing.
 _ACCENTS = {
-    r"\hat": "vec", r"\vec": "vec", r"\bar": "bar", r"\tilde": "tilde", r"\overline": "",
-    r"\dot": "dot", r"\ddot": "ddot",
+    r"\hat": "vec", r"\vec": "vec", r"\bar": "bar", r"\tilde": "tilde", r"\dot": "dot",
+    r"\overline": "", r"\overrightarrow": "", r"\ddot": "ddot",
 }  # fmt: skip
 _LONG_WORD = re.compile(r"[A-Za-z]{4,}")
 _TEXT = re.compile(r"\s*\{([^{}]*)\}")

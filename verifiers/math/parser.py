@@ -219,16 +219,14 @@ class _Parser(Atoms):
                 value = Node("div", (value, number(100)))
             elif self.peek() == "^" and self._degree():
                 value = Node("deg", (value,))
-            elif self.peek() == "'" and value.kind in ("sym", "num"):
+            elif self.peek() == "'" and value.kind == "num":
                 self.at += 1
-                value = self._primed(value)
+                value = self._minutes(value)
             else:
                 return value
 
-    def _primed(self, value: Node) -> Node:
-        """A derived name, or minutes and seconds of arc."""
-        if value.kind == "sym":
-            return Node("sym", value=value.value + "'")
+    def _minutes(self, value: Node) -> Node:
+        """Minutes or seconds of arc."""
         parts = 3600 if self.take("'") else 60
         return Node("deg", (Node("div", (value, number(parts))),))
 

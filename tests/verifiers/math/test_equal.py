@@ -87,7 +87,9 @@ SAME = {
         ("y=2x+1", "2x+1"), ("y=2x+1", "2x-y+1=0"), ("f(x)=x^2", "x^2"), ("f(x)=x^2", "f(t)=t^2"),
         ("f(x)=x^2", "y=x^2"), ("x+y=1", "2x+2y=2"), ("x^2+y^2=1", "y^2+x^2-1=0"), ("x=5", "5=x"),
         ("3x+4y=12", r"y=3-\frac34x"), ("a_n=2n+1", "2n+1"), (r"|AB|=3", "3"), ("AB=3", "3"), ("S = 12", "12"),
-        (r"x=k\pi", r"n\pi"), (r"x = 2k\pi, k\in\mathbb{Z}", r"2n\pi"), ("g(x)=3", "3"), ("(x-1)^2+y^2=4", "x^2-2x+y^2=3"),
+        (r"x=k\pi", r"n\pi"), (r"x = 2k\pi, k\in\mathbb{Z}", r"2n\pi"), ("g(x)=3", "3"), (r"f^{-1}(x)=\frac{x}{2}", r"\frac{x}{2}"), ("f'(x)=2x", "2x"),
+        (r"\text{Area}=12", "12"), (r"m\angle ABC = 30^\circ", "30"), (r"x \approx 3.14", "3.14"), ("x(t)=t^2", "t^2"),
+        ("T(10)=3", "3"), (r"\overline{AB}=5", "5"), ("P(A)=1/3", r"\frac13"), ("(x-1)^2+y^2=4", "x^2-2x+y^2=3"),
         (r"\angle A = 30^\circ", r"30^\circ"),
     ],
     "words, choices, times, bases": [
@@ -143,7 +145,7 @@ DIFFERENT = {
     ],
     "equations": [
         ("x=5", "x=-5"), ("y=2x+1", "y=2x-1"), ("x^2+y^2=4", "x^2+y^2=2"), ("4", "x^2+y^2=4"), ("x+y=1", "1"), ("2x+z=1", "2x+z"),
-        ("f(x)=2x", "f(x)=x"), (r"x=k\pi", r"2k\pi"), ("x=3", "x=3=4"), ("3x+4y=12", "4x+3y=12"), ("n+1", "N=n"),
+        ("f(x)=2x", "f(x)=x"), (r"x=k\pi", r"2k\pi"), ("x=3", "x=3=4"), ("3x+4y=12", "4x+3y=12"), ("n+1", "N=n"), ("6", "xy=6"), ("2x=6", "6"), (r"f^{-1}(x)=2x", "x"), ("ab=3", "3"),
     ],
     "words, choices, times, bases": [
         ("yes", "no"), ("even", "evening"), ("Evelyn", "Evelyn and Carla"), ("yes", "not yes"), ("B", "A"), ("B", "(A) B"), ("A", "A, B"),
