@@ -46,11 +46,11 @@ def compare(a: "Reading", b: "Reading", lenient: bool) -> tuple[bool | None, str
         return False, "different as text"
     if lenient and a.number and a.number.unit == "%":
         with _one_at_a_time:
-            start()
+            start(left, right)
             close = near_percent(a.number.value, a.number.places or 0, right)
         return close, "equal as a percentage" if close else "different as a percentage"
     with _one_at_a_time:
-        start()
+        start(left, right)
         verdict = same(left, right, lenient=lenient)
         if verdict is None and not (out_of_reach(left) and out_of_reach(right)):
             return False, "only one of them can be evaluated"

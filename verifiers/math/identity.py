@@ -131,7 +131,7 @@ def random_values(names: list[str], index: int) -> dict[str, acb]:
 
 def out_of_reach(node: Node) -> bool:
     """Whether an expression is too large or too long to evaluate."""
-    start()
+    start(node)
     try:
         evaluate(node, random_values(sorted(free_symbols(node)), 0))
     except Beyond:

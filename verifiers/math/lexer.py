@@ -155,6 +155,8 @@ def _quoted(command: str, words: str, tokens: list[Token]) -> None:
     """Words in ``\\text{}``, and letters under an accent."""
     lower = words.lower().strip(" ,.;:")
     if command in _ACCENTS:
+        if not words:
+            raise NotMath(f"{command} over nothing")
         tokens.append(("letter", f"{_ACCENTS[command]} {words}".strip()))
     elif lower in ("and", "or"):
         tokens.append(("word", lower))
