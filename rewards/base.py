@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from llmalign.verifiers import Judgement
 
 Message = Mapping[str, str]  # {"role": "user", "content": "..."}
+Prompt = str | tuple[Message, ...]
 Need = Literal[
     "pointwise", "groupwise", "paired_groups", "policy_logprobs", "frozen_logprobs", "judge"
 ]
@@ -25,7 +26,7 @@ class Problem:
     """
 
     id: str
-    prompt: str | tuple[Message, ...]
+    prompt: Prompt
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -99,10 +100,48 @@ class Verify(Protocol):
 
 
 @dataclass(frozen=True)
+class TokenScores:
+    """What a language model says about the tokens of one completion, one entry per token.
+
+    Attributes:
+        logprobs: log-probability of each token given prompt and tokens before, in nats.
+        entropies: entropy of the model's distribution at each token, in nats.
+        certainties: self-certainty at each token: logsumexp of the logits minus their mean, in
+            nats (the KL divergence from the uniform distribution plus the log of the vocabulary).
+        hidden: mean over the tokens of the last hidden state; empty where it was not asked for.
+    """
+
+    logprobs: tuple[float, ...]
+    entropies: tuple[float, ...]
+    certainties: tuple[float, ...]
+    hidden: tuple[float, ...] = ()
+
+
+class Scorer(Protocol):
+    """A language model that scores completions it is given: the policy as it samples, or a frozen
+    one. One result per pair, in order."""
+
+    def __call__(
+        self, pairs: Sequence[tuple[Prompt, Sample]], *, hidden: bool = False
+    ) -> list[TokenScores]: ...
+
+
+class Judge(Protocol):
+    """A language model that answers chats. One text per chat, in order; None where the judge could
+    not be reached or gave nothing, after retries."""
+
+    def __call__(self, chats: Sequence[Sequence[Message]]) -> list[str | None]: ...
+
+
+@dataclass(frozen=True)
 class Services:
-    """What the host lends to rewards. Later needs (policy scorer, judge client) are new fields."""
+    """What the host lends to rewards; a service is there if the reward's ``need`` names it."""
 
     verify: Verify
+    policy: Scorer | None = None
+    frozen: Scorer | None = None
+    judge: Judge | None = None
+    step: Callable[[], int] = lambda: 0  # number of optimizer steps done
 
 
 class Reward(Protocol):

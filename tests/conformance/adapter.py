@@ -9,6 +9,7 @@ import importlib.util
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -217,7 +218,7 @@ def _soft_overlong(case: Case) -> Any:
     ]
 
 
-METHODS: Mapping[str, Callable[[Case], Any]] = {
+METHODS: dict[str, Callable[[Case], Any]] = {
     "GRPO": _group_advantage,
     "Dr.GRPO": _group_advantage,
     "RLOO": _leave_one_out,
@@ -234,6 +235,19 @@ METHODS: Mapping[str, Callable[[Case], Any]] = {
     "KL estimators": _kl,
     "dpo": _dpo,
 }
+
+
+def _load_neighbours() -> None:
+    """Adds the ``METHODS`` of each ``methods_*.py`` beside this file."""
+    for path in sorted(Path(__file__).parent.glob("methods_*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        METHODS.update(module.METHODS)
+
+
+_load_neighbours()
 
 
 def ours(case: Case) -> Any:
