@@ -1,6 +1,16 @@
 """Rewards: groups of samples in, scores out. They know verifiers, never a tensor or a tokenizer."""
 
-from llmalign.rewards import combine, countdown, format, length, math
+from llmalign.rewards import (
+    combine,
+    countdown,
+    format,
+    gate,
+    length,
+    math,
+    normalize,
+    schedule,
+    shape,
+)
 from llmalign.rewards.base import Group, Problem, Reward, Sample, Score, Services, StepScore
 from llmalign.rewards.callable import as_trl
 from llmalign.rewards.host import RewardHost
@@ -21,6 +31,10 @@ __all__ = [
     "combine",
     "countdown",
     "format",
+    "gate",
     "length",
     "math",
+    "normalize",
+    "schedule",
+    "shape",
 ]

@@ -1,66 +1,123 @@
-"""Nodes that make one value out of their children's."""
+"""Nodes that make one value out of their children's, sample by sample."""
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-from llmalign.rewards.base import Group, Need, Problem, Score, Services
-from llmalign.rewards.tree import REWARDS, Child
+from llmalign.rewards.node import Node
+from llmalign.rewards.tree import REWARDS
 
-_FROM_LEAST: list[Need] = ["pointwise", "groupwise", "paired_groups"]
+Ensembled = Literal["mean", "median", "min", "mean_minus_std", "uwo"]
 
 
-@REWARDS.register("sum", paper="", traits={"short": "of", "children": "of"})
+@REWARDS.register("sum", paper="", traits={"short": "of", "children": "of", "weighted": True})
 @dataclass(kw_only=True)
-class Sum:
+class Sum(Node):
     """The sum of the children's values, each times its ``weight`` (1 unless it says otherwise).
 
     Range: the sum of theirs. Weights are applied as written, never normalised. None where a child
     with a weight other than 0 has no value; a child of weight 0 is only logged.
-
-    Args:
-        of: the children, each a reward of its own.
     """
 
-    name: str
-    of: list[Any]
+    def _combine_known(self, values: Sequence[float | None]) -> float | None:
+        total = 0.0
+        for child, value in zip(self.children, values, strict=True):
+            if child.weight:
+                if value is None:
+                    return None
+                total += child.weight * value
+        return total
 
-    def __post_init__(self) -> None:
-        if not self.of:
-            raise ValueError("of is empty, expected at least one reward")
-        self.children: list[Child] = list(self.of)
 
-    @property
-    def need(self) -> Need:
-        """The largest need of any child."""
-        needs = {child.reward.need for child in self.children}
-        special = needs - set(_FROM_LEAST)
-        return min(special) if special else max(needs, key=_FROM_LEAST.index)
+@REWARDS.register("product", paper="", traits={"short": "of", "children": "of"})
+@dataclass(kw_only=True)
+class Product(Node):
+    """The product of the children's values: for values in [0, 1] a soft "all of them".
 
-    def bind(self, services: Services) -> None:
-        """Binds the children."""
-        for child in self.children:
-            child.reward.bind(services)
+    Range: the product of theirs.
+    """
 
-    def check(self, problem: Problem) -> None:
-        """Raises GoldError where a child does."""
-        for child in self.children:
-            child.reward.check(problem)
+    def combine(self, values: Sequence[float]) -> float:
+        """Multiplies."""
+        return math.prod(values)
 
-    def score(self, groups: Sequence[Group]) -> list[list[Score]]:
-        """Adds the children's scores, sample by sample."""
-        by_child = [child.reward.score(groups) for child in self.children]
-        return [
-            [self._add(scores) for scores in zip(*group_scores, strict=True)]
-            for group_scores in zip(*by_child, strict=True)
-        ]
 
-    def _add(self, scores: Sequence[Score]) -> Score:
-        value: float | None = 0.0
-        for child, score in zip(self.children, scores, strict=True):
-            if child.weight and value is not None:
-                value = None if score.value is None else value + child.weight * score.value
-        aspects = {name: aspect for score in scores for name, aspect in score.aspects.items()}
-        judgement = next((s.judgement for s in scores if s.judgement is not None), None)
-        note = "; ".join(dict.fromkeys(score.note for score in scores if score.note))
-        return Score(value, {**aspects, self.name: value}, judgement, note)
+@REWARDS.register("min", paper="", traits={"short": "of", "children": "of"})
+@dataclass(kw_only=True)
+class Minimum(Node):
+    """The least of the children's values: a sample is as good as its weakest side.
+
+    Range: theirs.
+    """
+
+    def combine(self, values: Sequence[float]) -> float:
+        """The least."""
+        return min(values)
+
+
+@REWARDS.register("all_of", paper="", traits={"short": "of", "children": "of"})
+@dataclass(kw_only=True)
+class AllOf(Node):
+    """1 where every child's value is above ``above``, else 0.
+
+    Range: {0, 1}.
+
+    Args:
+        above: what each must exceed (strictly).
+    """
+
+    above: float = 0.0
+
+    def combine(self, values: Sequence[float]) -> float:
+        """1 or 0."""
+        return float(all(value > self.above for value in values))
+
+
+@REWARDS.register(
+    "ensemble",
+    paper="Helping or Herding? Reward Model Ensembles; UWO: Coste et al. 2023",
+    traits={"short": "of", "children": "of"},
+)
+@dataclass(kw_only=True)
+class Ensemble(Node):
+    """One value from several judges of the same thing, such as reward models of several seeds.
+
+    Range: about that of the members. A member without a value is left out; None where none has one.
+
+    Args:
+        how: ``mean``, ``median``, ``min``, ``mean_minus_std`` (population std), or ``uwo``: mean
+            minus ``uncertainty`` times the population variance.
+        uncertainty: weight of the variance in ``uwo``, >= 0.
+    Source: Helping or Herding? Reward Model Ensembles Mitigate but do not Eliminate Reward Hacking;
+    UWO: Coste et al. 2023.
+    """
+
+    how: Ensembled = "mean"
+    uncertainty: float = 0.5
+
+    def _combine_known(self, values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return ensemble(known, self.how, self.uncertainty) if known else None
+
+
+def ensemble(values: Sequence[float], how: Ensembled, uncertainty: float = 0.5) -> float:
+    """The value of an ensemble for one sample; ``values`` must not be empty."""
+    if how == "median":
+        return statistics.median(values)
+    if how == "min":
+        return min(values)
+    mean = statistics.fmean(values)
+    if how == "mean":
+        return mean
+    variance = statistics.pvariance(values, mean)
+    return mean - (math.sqrt(variance) if how == "mean_minus_std" else uncertainty * variance)
+
+
+def brme(means: Sequence[float], stds: Sequence[float], alpha: float) -> float:
+    """Robust value of a multi-head reward model: ``alpha`` times the mean of the head that is
+    surest of itself, plus ``1 - alpha`` times the least mean. Source: Reward-Robust RLHF in LLMs
+    (BRME)."""
+    nominal = means[min(range(len(stds)), key=stds.__getitem__)]
+    return alpha * nominal + (1 - alpha) * min(means)

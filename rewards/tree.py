@@ -1,5 +1,6 @@
 """From what a recipe says about its reward to a tree of rewards."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +9,9 @@ from llmalign.rewards.base import Reward
 from llmalign.verifiers.registry import Registry, coerce
 
 # A reward is a keyword-only dataclass with a ``name``; its fields are its options. Traits:
-# ``short`` (the option that a bare value stands for, as in ``format: PATTERN``) and
-# ``children`` (the option that lists rewards; it arrives as a list of ``Child``).
+# ``short`` (the option that a bare value stands for, as in ``format: PATTERN``), ``children`` (the
+# option or options that hold rewards; each arrives as a list of ``Child``) and ``weighted``
+# (whether its children take a weight).
 REWARDS = Registry("reward")
 
 
@@ -47,17 +49,27 @@ def _build(spec: Any, where: str, taken: set[str], *, weighted: bool) -> Child:
     weight = _weight(options, where, weighted)
     name = coerce(options.get("name", _own_name(kind, options)), str, f"{where}.name")
     options["name"] = _unique(name, taken)
+    for listed in _listed(entry.traits.get("children", ())):
+        if isinstance(options.get(listed), str | Mapping):
+            options[listed] = [options[listed]]  # one reward may stand without a list
     options = entry.resolve(options, where)
-    listed = entry.traits.get("children")
-    if listed:
-        options[listed] = [
-            _build(child, f"{where}[{i}]", taken, weighted=True)
-            for i, child in enumerate(options[listed])
-        ]
+    for listed in _listed(entry.traits.get("children", ())):
+        options[listed] = _children(options[listed], where, taken, entry.traits)
     try:
         return Child(entry.thing(**options), weight)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _listed(children: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (children,) if isinstance(children, str) else children
+
+
+def _children(specs: Any, where: str, taken: set[str], traits: Mapping[str, Any]) -> list[Child]:
+    weighted = traits.get("weighted", False)
+    return [
+        _build(child, f"{where}[{i}]", taken, weighted=weighted) for i, child in enumerate(specs)
+    ]
 
 
 def _kind_and_value(spec: Any, where: str) -> tuple[str, Any]:
@@ -86,9 +98,12 @@ def _weight(options: dict[str, Any], where: str, weighted: bool) -> float:
     if "weight" in options and not weighted:
         raise ValueError(
             f"{where}.weight is {options['weight']!r:.80}, expected none; "
-            "only a reward below a sum has a weight"
+            "only a reward below a sum or a gate has a weight"
         )
-    return coerce(options.pop("weight", 1.0), float, f"{where}.weight")
+    weight = coerce(options.pop("weight", 1.0), float, f"{where}.weight")
+    if not math.isfinite(weight):
+        raise ValueError(f"{where}.weight is {weight}, expected a finite number")
+    return float(weight)
 
 
 def _own_name(kind: str, options: Mapping[str, Any]) -> str:

@@ -268,12 +268,16 @@ def _plain(value: Any) -> Any:
 def differences(found: Any, expected: Any, tol: float, where: str = "value") -> list[str]:
     """Every place where ``found`` is off ``expected``; both NaN agree, None stands for NaN.
 
-    All of ``expected`` must be there; of ``metrics`` only what we have.
+    All of ``expected`` must be there; of ``metrics``, and of what is merely ``logged_…`` by the
+    code a vector was made with, only what we have.
     """
     if isinstance(expected, Mapping):
         if not isinstance(found, Mapping):
             return [f"{where}: {found!r} is no mapping"]
-        names = [n for n in expected if n in found] if where.endswith("metrics") else expected
+        optional = where.endswith("metrics")
+        names = [
+            n for n in expected if n in found or not (optional or str(n).startswith("logged_"))
+        ]
         missing = [f"{where}.{n}: missing" for n in names if n not in found]
         parts = [(found[n], expected[n], f"{where}.{n}") for n in names if n in found]
         return missing + [d for f, e, w in parts for d in differences(f, e, tol, w)]

@@ -99,7 +99,7 @@ def _sign_pattern(index: int) -> int:
 
 @lru_cache(maxsize=4096)
 def _coordinates(name: str, index: int) -> tuple[int, int]:
-    random_state = random.Random(f"{name}/{index}")
+    random_state = random.Random(f"{name}/{index}".encode("utf-8", "surrogatepass"))
     return random_state.randint(1, 10**9), random_state.randint(0, 1)
 
 

@@ -176,7 +176,7 @@ def _call(node: Node, env: Values) -> acb:
 def _unknown_function(name: str, args: list[acb]) -> acb:
     """A function nobody defined: some value that depends on its name and arguments alone."""
     shown = ",".join(str(arg.mid().real.str(25, radius=False)) for arg in args)
-    state = random.Random(f"{name}({shown})")
+    state = random.Random(f"{name}({shown})".encode("utf-8", "surrogatepass"))
     return acb(arb(fmpq(state.randint(1, 10**9), 10**9 + 7)))
 
 
