@@ -1,6 +1,7 @@
 """Rewards: groups of samples in, scores out. They know verifiers, never a tensor or a tokenizer."""
 
 from llmalign.rewards import (
+    code,
     combine,
     countdown,
     format,
@@ -28,6 +29,7 @@ __all__ = [
     "StepScore",
     "as_trl",
     "build_reward",
+    "code",
     "combine",
     "countdown",
     "format",

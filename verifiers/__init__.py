@@ -14,6 +14,7 @@ VERIFIERS = Registry("verifier")
 
 from llmalign.verifiers import (  # noqa: E402  (they register themselves)
     choice,
+    code,
     countdown,
     format,
     ifeval,
@@ -32,6 +33,7 @@ __all__ = [
     "Judgement",
     "Verdict",
     "choice",
+    "code",
     "countdown",
     "format",
     "ifeval",
