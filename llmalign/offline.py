@@ -22,11 +22,12 @@ from llmalign.observe.log import write_json
 from llmalign.optim import Updater
 from llmalign.policy import Policy, Reference, TokenBatch, microbatches
 from llmalign.problems import load_problems, load_rows, uses_chat
-from llmalign.rewards import RewardHost, build_reward
+from llmalign.rewards import RewardHost
 from llmalign.rollout import SamplingParams
 from llmalign.rollout.hf import HfEngine
 from llmalign.run import RunFolder
 from llmalign.schema import Recipe
+from llmalign.scoring import open_host
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]  # prompt ids, response ids
 
@@ -192,7 +193,7 @@ class OfflineLoop:
     def _open_evaluation(self) -> RewardHost | None:
         if self.recipe.reward is None:
             return None
-        host = RewardHost(build_reward(self.recipe.reward), **self.recipe.reward_host.model_dump())
+        host = open_host(self.recipe, self.recipe.reward, self.policy)
         self._held_out = load_problems(self.recipe, self.policy, host, held_out_only=True).held_out
         return host
 

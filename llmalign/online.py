@@ -23,11 +23,12 @@ from llmalign.observe.log import write_json, write_samples
 from llmalign.optim import Updater, UpdateResult
 from llmalign.policy import Policy, Reference, TokenBatch, microbatches
 from llmalign.problems import load_problems
-from llmalign.rewards import Group, RewardHost, build_reward
+from llmalign.rewards import Group, RewardHost
 from llmalign.rollout import SamplingParams, sample_seed
 from llmalign.rollout.hf import HfEngine
 from llmalign.run import RunFolder
 from llmalign.schema import Recipe
+from llmalign.scoring import open_host
 
 
 class OnlineLoop:
@@ -41,7 +42,7 @@ class OnlineLoop:
             temperature=recipe.rollout.temperature,
             stop=tuple(recipe.rollout.stop),
         )
-        self.host = RewardHost(build_reward(step_reward(recipe)), **recipe.reward_host.model_dump())
+        self.host = open_host(recipe, step_reward(recipe), policy)
         problems = load_problems(recipe, policy, self.host)
         self.train_set, self.held_out, self.left_out = (
             problems.train,
@@ -67,6 +68,7 @@ class OnlineLoop:
     def step(self, step: int) -> dict[str, Any]:
         """One step: samples, scores, advantages, updates. Returns its metrics."""
         clock = _Clock()
+        self.host.step = step
         groups, discarded = self.rollout()
         clock.lap("rollout")
         experience = self.experience(groups)
@@ -123,6 +125,7 @@ class OnlineLoop:
             samples=self.recipe.rollout.samples_per_problem,
             on_group=on_group,
         )
+        self.host.flush()
         return [
             ScoredGroup(groups[p], futures[p].result(), prompted[p][1])
             for p in range(len(prompted))
@@ -323,11 +326,12 @@ class OnlineLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """The JSON-able part of the state; tensors are the updater's."""
-        return {"sampler": self.sampler.state_dict()}
+        return {"sampler": self.sampler.state_dict(), "reward": self.host.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what ``state_dict`` returned."""
         self.sampler.load_state_dict(state["sampler"])
+        self.host.load_state_dict(state.get("reward", {}))
 
     def _write_samples(
         self, experience: Experience, discarded: list[ScoredGroup], step: int

@@ -128,6 +128,31 @@ class Policy:
         zeros_BT = torch.zeros(mask_BT.shape, device=self.device)
         return zeros_BT.masked_scatter(mask_BT, logp_N), zeros_BT.masked_scatter(mask_BT, entropy_N)
 
+    @torch.no_grad()
+    def token_scores(
+        self, batch: TokenBatch, *, temperature: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the model says about every response token, in row order.
+
+        Returns:
+            logp_N and entropy_N in nats; certainty_N, logsumexp of the logits minus their mean over
+            the tokenizer's vocabulary (padding rows of the head do not count); hidden_ND.
+        """
+        with self.autocast():
+            hidden_BLD = self._decoder(batch.input_ids_BL, use_cache=False).last_hidden_state
+        predicted = batch.response_BL[:, 1:]
+        hidden_ND = hidden_BLD[:, :-1][predicted].float()
+        target_N = batch.input_ids_BL[:, 1:][predicted]
+        logp_N, entropy_N = self._head_logprobs(hidden_ND, target_N, temperature, False)
+        words = min(len(self.tokenizer), self._head.weight.shape[0])
+        size = max(1, CHUNK_LOGITS // self._head.weight.shape[0])
+        certainties = []
+        for start in range(0, len(target_N), size):
+            logits_CV = self.next_logits(hidden_ND[start : start + size])[:, :words] / temperature
+            certainties.append(torch.logsumexp(logits_CV, -1) - logits_CV.mean(-1))
+        certainty_N = torch.cat(certainties) if certainties else torch.zeros(0)
+        return logp_N.cpu(), entropy_N.cpu(), certainty_N.cpu(), hidden_ND.cpu()
+
     def next_logits(self, hidden_BD: Tensor) -> Tensor:
         """Logits [B, V] in float32 from hidden states [B, D]."""
         logits_BV = self._head(hidden_BD).float()
@@ -185,16 +210,28 @@ class Reference:
             frozen = copy.deepcopy(policy.model).requires_grad_(False).eval()
             self._policy = Policy(frozen, policy.tokenizer, policy.device)
 
+    @property
+    def policy(self) -> Policy:
+        """The frozen model; under an adapter the policy itself, to be used with it switched off."""
+        return self._policy
+
     @torch.no_grad()
     def logprobs(self, batch: TokenBatch, *, temperature: float) -> Tensor:
         """logp_BT of the response under the reference, in nats."""
-        adapter_off = (
-            self._policy.model.disable_adapter()
-            if self._policy.has_adapter
-            else contextlib.nullcontext()
-        )
-        with adapter_off:
+        with self._adapter_off():
             return self._policy.logprobs(batch, temperature=temperature)[0]
+
+    def token_scores(
+        self, batch: TokenBatch, *, temperature: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See ``Policy.token_scores``."""
+        with self._adapter_off():
+            return self._policy.token_scores(batch, temperature=temperature)
+
+    def _adapter_off(self) -> contextlib.AbstractContextManager[Any]:
+        if self._policy.has_adapter:
+            return self._policy.model.disable_adapter()
+        return contextlib.nullcontext()
 
 
 def load_policy(config: Model, *, seed: int, path: str | Path | None = None) -> Policy:

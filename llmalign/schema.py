@@ -219,10 +219,12 @@ class Observe(Strict):
 
 
 class RewardHostOptions(Strict):
-    """The processes that verify: how many, how long one judgement may take, how much memory."""
+    """The processes that verify: how many, how long one judgement may take, and which share of the
+    samples of a step may stay undecided before the run stops."""
 
     workers: int = Field(2, gt=0)
     timeout_s: float = Field(5.0, gt=0)
+    max_undecided: float = Field(0.5, ge=0, le=1)
 
 
 class WarmStart(Strict):

@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmalign.rewards.base import Group, Problem, Reward, Score, Services
+from llmalign.rewards.base import Group, Judge, Problem, Reward, Score, Scorer, Services
+from llmalign.rewards.node import load_tree_state, needs_whole_batch, tree_state, walk
 from llmalign.verifiers import GoldError, Judgement, Verdict
 from llmalign.verifiers.pool import VerifierPool
 
@@ -36,17 +37,53 @@ class RewardHost:
         reward: the reward tree; bound here.
         workers: verifier processes, > 0; they start with the first judgement.
         timeout_s: wall time one judgement may take, in seconds.
+        max_undecided: share of samples, in [0, 1], that may be undecided in one look at ``stats``;
+            above it ``stats`` raises, because then the checker is at fault, not the policy.
+        policy, frozen, judge: services for rewards that need them.
+    Raises:
+        ValueError: the tree needs a service that is not given.
     """
 
-    def __init__(self, reward: Reward, *, workers: int = 2, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        reward: Reward,
+        *,
+        workers: int = 2,
+        timeout_s: float = 5.0,
+        max_undecided: float = 1.0,
+        policy: Scorer | None = None,
+        frozen: Scorer | None = None,
+        judge: Judge | None = None,
+    ) -> None:
         self.reward = reward
+        self.step = 0  # number of optimizer steps done, told by the loop
+        self._max_undecided = max_undecided
+        self._waiting: list[tuple[Group, Future[list[Score]]]] = []
+        _refuse_missing(reward, policy, frozen, judge)
         self._workers, self._timeout_s = workers, timeout_s
         self._pool: VerifierPool | None = None
         self._closed = False
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max(4, workers), thread_name_prefix="reward")
         self._stats = HostStats()
-        reward.bind(Services(verify=self._verify))
+        reward.bind(Services(self._verify, policy, frozen, judge, step=lambda: self.step))
+
+    @property
+    def after_generation(self) -> bool:
+        """Whether groups are scored together once all are there: a node compares problems, or a
+        reward runs the policy, which is busy before."""
+        needs = {node.need for node in walk(self.reward)}
+        return needs_whole_batch(self.reward) or bool(
+            needs & {"policy_logprobs", "frozen_logprobs"}
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rewards remember between steps, JSON values."""
+        return tree_state(self.reward)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``state_dict`` returned."""
+        load_tree_state(self.reward, state)
 
     def check(self, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
         """The problems this reward could never score, each with the reason."""
@@ -59,8 +96,23 @@ class RewardHost:
         return bad
 
     def submit(self, group: Group) -> "Future[list[Score]]":
-        """Scores one group in the background, beside other groups."""
-        return self._threads.submit(lambda: self.score([group])[0])
+        """Scores one group in the background, beside other groups; with ``after_generation`` not
+        before ``flush``."""
+        if not self.after_generation:
+            return self._threads.submit(lambda: self.score([group])[0])
+        future: Future[list[Score]] = Future()
+        with self._lock:
+            self._waiting.append((group, future))
+        return future
+
+    def flush(self) -> None:
+        """All groups are there: scores those that had to wait, together."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if waiting:
+            scores = self.score([group for group, _ in waiting])
+            for (_, future), one in zip(waiting, scores, strict=True):
+                future.set_result(one)
 
     def score(self, groups: Sequence[Group]) -> list[list[Score]]:
         """One list of scores per group, in order; from any thread."""
@@ -70,9 +122,19 @@ class RewardHost:
         return scores
 
     def stats(self) -> HostStats:
-        """Counts since the last call; they start again at zero."""
+        """Counts since the last call; they start again at zero.
+
+        Raises:
+            RuntimeError: more samples were undecided than ``max_undecided`` allows.
+        """
         with self._lock:
             stats, self._stats = self._stats, HostStats()
+        if stats.undecided > self._max_undecided * stats.samples:
+            raise RuntimeError(
+                f"{stats.undecided} of {stats.samples} samples are undecided, more than the share "
+                f"of {self._max_undecided:g} that reward_host.max_undecided allows; look at the "
+                "notes in the samples, or raise reward_host.timeout_s"
+            )
         return stats
 
     def close(self) -> None:
@@ -109,3 +171,15 @@ class RewardHost:
                         stats.undecided += judgement.verdict is Verdict.UNDECIDED
                         stats.slowest.append((group.problem.id, index, judgement.seconds))
             stats.slowest = sorted(stats.slowest, key=lambda s: -s[2])[:NUM_SLOWEST]
+
+
+def _refuse_missing(
+    reward: Reward, policy: Scorer | None, frozen: Scorer | None, judge: Judge | None
+) -> None:
+    given = {"policy_logprobs": policy, "frozen_logprobs": frozen, "judge": judge}
+    for node in walk(reward):
+        if given.get(node.need, True) is None:
+            raise ValueError(
+                f"reward {node.name!r} needs {node.need}, which this host was not given; "
+                "a training run gives policy_logprobs and frozen_logprobs, a judge block the judge"
+            )

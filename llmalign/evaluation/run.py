@@ -8,7 +8,7 @@ from typing import Any
 
 from llmalign.evaluation.passk import ProblemRecord, summarize
 from llmalign.observe.log import write_json
-from llmalign.rewards import Group, Problem, RewardHost, Sample, Score, build_reward
+from llmalign.rewards import Group, Problem, RewardHost, Sample, Score
 from llmalign.rollout import Engine, Request, SamplingParams, sample_seed
 from llmalign.schema import Evaluate, Recipe
 from llmalign.verifiers import Verdict
@@ -75,6 +75,7 @@ def evaluate_policy(
     params = replace(params, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k)
     futures: dict[int, Any] = {}
     groups: dict[int, Group] = {}
+    remembered = host.state_dict()
 
     def on_group(index: int, group: Group) -> None:
         groups[index] = group
@@ -88,7 +89,9 @@ def evaluate_policy(
         samples=config.samples,
         on_group=on_group,
     )
+    host.flush()
     scored = [(groups[p], futures[p].result()) for p in range(len(prompted))]
+    host.load_state_dict(remembered)  # an evaluation leaves no trace in running statistics
     records = [_problem_record(group, scores) for group, scores in scored]
     ks = [k for k in config.k if k <= config.samples]
     summary = summarize(records, ks, seed=seed)
@@ -154,10 +157,10 @@ def evaluate(recipe: Recipe, *, output: Path | None = None) -> dict[str, Any]:
     from llmalign.policy import load_policy
     from llmalign.problems import load_problems
     from llmalign.rollout.hf import HfEngine
+    from llmalign.scoring import open_host
 
     policy = load_policy(recipe.model, seed=recipe.seed)
-    reward = build_reward(recipe.reward)
-    with contextlib.closing(RewardHost(reward, **recipe.reward_host.model_dump())) as host:
+    with contextlib.closing(open_host(recipe, recipe.reward, policy)) as host:
         held_out = load_problems(recipe, policy, host, held_out_only=True).held_out
         if not held_out:
             raise ValueError(
