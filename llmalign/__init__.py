@@ -3,7 +3,7 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "load_recipe", "train"]
+__all__ = ["evaluate", "load_recipe", "train", "verify"]
 
 # Imported late: verifier workers import this package and must stay free of torch. No submodule
 # may bear one of these names, or importing it would put the module in the function's place.
@@ -11,6 +11,7 @@ _HOMES = {
     "evaluate": "llmalign.evaluation.run",
     "load_recipe": "llmalign.recipe",
     "train": "llmalign.training",
+    "verify": "llmalign.verifiers.audit",
 }
 
 

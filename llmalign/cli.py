@@ -4,6 +4,7 @@ import difflib
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,6 +89,81 @@ def eval(  # noqa: A001 (the verb's name)
 
 
 @app.command()
+def verify(
+    kind: Annotated[
+        str, typer.Argument(help="a verifier, your own pkg.mod:function, or a peer (see --against)")
+    ],
+    file: Annotated[Path, typer.Argument(help="JSONL: gold, prediction, label, …")],
+    against: Annotated[
+        str | None, typer.Option(help="audit too: math-verify, trl, prm800k:PATH, or any KIND")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="key=value for the verifier; may be repeated"),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="processes; 1 measures times best")] = 1,
+    timeout: Annotated[float, typer.Option(help="seconds one judgement may take")] = 5.0,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="exit code 1 below this fraction")
+    ] = None,
+    max_false_accept: Annotated[
+        float | None, typer.Option(help="exit code 1 above this fraction of the unequal rows")
+    ] = None,
+    disagreements: Annotated[int, typer.Option(help="how many wrong decisions to list")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Audit a verifier on labelled rows: accuracy, false accepts and rejects, undecided, time.
+
+    Exit code 1 where a bound is missed.
+    """
+    from llmalign import tables
+    from llmalign.verifiers.audit import verify as run
+
+    if ":" in kind + (against or ""):
+        sys.path.append(os.getcwd())  # where one's own module usually lies
+    given = _options(option or [])
+    with tables.audit_progress(shown=not as_json) as progress:
+        found = run(
+            kind,
+            file,
+            workers=workers,
+            timeout_s=timeout,
+            against=against,
+            options=given,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        tables.print_audit(found, disagreements)
+    missed = found.missed(min_accuracy=min_accuracy, max_false_accept=max_false_accept)
+    for line in missed:
+        print(f"error: {line}", file=sys.stderr)
+    raise typer.Exit(1 if missed else 0)
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(help="also check this recipe: its data and its golds")
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Before training: versions, cores, memory, sandbox; with a recipe, whether its golds can be
+    scored. Exit code 1 where they cannot."""
+    from llmalign import checkup
+
+    found: dict[str, Any] = {"machine": checkup.machine()}
+    if recipe is not None:
+        from llmalign.recipe import load_recipe
+
+        found["recipe"] = checkup.golds(load_recipe(recipe, overrides or []))
+    print(json.dumps(found) if as_json else checkup.describe(found))
+    raise typer.Exit(1 if found.get("recipe", {}).get("bad_golds") else 0)
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
     """Write RUN/report.html: curves and a sample browser in one file that needs no network."""
     from llmalign.observe import write_report
@@ -115,7 +191,7 @@ def list_things(
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         print(f"{row['name']:<{width}}  {row['summary']}")
-        details = [row[key] for key in ("paper", "options") if row.get(key)]
+        details = [row[key] for key in ("signature", "paper", "options") if row.get(key)]
         if details:
             print(f"{'':<{width}}  {' · '.join(details)}")
 
@@ -147,6 +223,20 @@ def recipe_diff(left: RecipeArgument, right: RecipeArgument) -> None:
     raise typer.Exit(1 if lines else 0)
 
 
+def _options(given: list[str]) -> dict[str, Any]:
+    """``key=value`` as options: a value is JSON where it reads as such, else a string."""
+    found: dict[str, Any] = {}
+    for one in given:
+        key, equals, value = one.partition("=")
+        if not key or not equals:
+            raise ValueError(f"--option is {one!r}, expected key=value")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
 def _listing(kind: str) -> list[dict[str, Any]]:
     from llmalign.verifiers.registry import unknown
 
@@ -160,34 +250,29 @@ def _listing(kind: str) -> list[dict[str, Any]]:
         return [
             {"name": n, "summary": "", "options": json.dumps(p)} for n, p in sorted(PRESETS.items())
         ]
-    registries = _registries()
-    if kind not in registries:
-        raise ValueError(unknown("kind", kind, [*registries, "recipes", "algorithms"]))
+    if kind not in _REGISTRIES:
+        raise ValueError(unknown("kind", kind, [*_REGISTRIES, "recipes", "algorithms"]))
+    home, name = _REGISTRIES[kind]
     return [
         {
             "name": entry.name,
             "summary": entry.summary,
+            "signature": entry.signature,
             "paper": entry.paper,
             "options": ", ".join(entry.options()),
         }
-        for entry in registries[kind].entries()
+        for entry in getattr(import_module(home), name).entries()
     ]
 
 
-def _registries() -> dict[str, Any]:
-    from llmalign.advantages import ADVANTAGES
-    from llmalign.generate import GENERATORS
-    from llmalign.losses import LOSSES
-    from llmalign.rewards import REWARDS
-    from llmalign.verifiers import VERIFIERS
-
-    return {
-        "rewards": REWARDS,
-        "verifiers": VERIFIERS,
-        "advantages": ADVANTAGES,
-        "losses": LOSSES,
-        "generators": GENERATORS,
-    }
+# Where each registry lives; only the one asked for is imported, as some bring torch along.
+_REGISTRIES = {
+    "rewards": ("llmalign.rewards", "REWARDS"),
+    "verifiers": ("llmalign.verifiers", "VERIFIERS"),
+    "advantages": ("llmalign.advantages", "ADVANTAGES"),
+    "losses": ("llmalign.losses", "LOSSES"),
+    "generators": ("llmalign.generate", "GENERATORS"),
+}
 
 
 class _stdout_to_stderr:

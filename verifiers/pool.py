@@ -1,61 +1,97 @@
 """Verification in processes that can be killed: nothing a model writes stalls or harms a run."""
 
+import asyncio
 import contextlib
-import json
 import os
-import queue
-import select
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+import weakref
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from llmalign.verifiers import VERIFIERS, GoldError, Judgement, Verdict
+from llmalign.verifiers.jobs import Call, Job, Pace, Queue, done, encode, failed, settle
+from llmalign.verifiers.process import Gone, WorkerProcess
 from llmalign.verifiers.worker import OUT_OF_MEMORY
 
-START_TIMEOUT_S = 120.0  # of an interpreter, or of a verifier's imports, on a busy machine
-CACHE_SIZE = 20_000  # judgements
+Case = tuple[str, Any, Mapping[str, Any]]  # text, gold, options
+
+_MAX_REASONS = 50
+_BREATH = 64  # pairs taken in before an event loop may do something else
+
+
+@dataclass
+class PoolStats:
+    """What a pool did since it was opened.
+
+    ``judged`` counts judgements by a worker, ``hits`` those that were remembered; ``killed``
+    processes that were ended for what they did (time, memory), ``restarted`` those started in
+    place of one that was gone; ``undecided`` counts judgements by the first words of their reason;
+    ``seconds`` is the wall time of all judgements by a worker, added up.
+    """
+
+    judged: int = 0
+    hits: int = 0
+    killed: int = 0
+    restarted: int = 0
+    undecided: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 class VerifierPool:
     """Warm worker processes, each killed and replaced when one judgement takes too long.
 
-    Safe to use from any thread, several callers at once. Judgements are remembered, save the
-    undecided ones.
+    Safe to use from any thread and any event loop, several callers at once. Judgements are
+    remembered, save the undecided ones. A fork of this process cannot use the pool.
 
     Args:
         workers: number of processes, > 0; they start at once, in the background.
-        timeout_s: wall time one judgement may take, in seconds; its worker is then killed.
+        timeout_s: wall time one judgement may take, in seconds; its worker is then killed. A
+            verifier whose trait ``budget_s`` names a longer time for a gold gets that.
         memory_mb: address space of a worker, in MiB.
+        max_pending: requests that may wait for a worker, > 0; callers with more wait in turn.
+        cache_size: judgements that are remembered, >= 0.
     Raises:
-        ValueError: an argument is not positive.
+        ValueError: an argument is out of range.
     """
 
-    def __init__(self, workers: int, timeout_s: float = 5.0, memory_mb: int = 2048) -> None:
+    def __init__(
+        self,
+        workers: int,
+        timeout_s: float = 5.0,
+        memory_mb: int = 2048,
+        *,
+        max_pending: int = 1024,
+        cache_size: int = 20_000,
+    ) -> None:
         given = {"workers": workers, "timeout_s": timeout_s, "memory_mb": memory_mb}
-        for name, value in given.items():
+        for name, value in (given | {"max_pending": max_pending}).items():
             if value <= 0:
                 raise ValueError(f"{name} is {value}, expected > 0")
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        if cache_size < 0:
+            raise ValueError(f"cache_size is {cache_size}, expected >= 0")
+        self._timeout_s = timeout_s
+        self._pid = os.getpid()
+        self._queue = Queue(max_pending)
         self._cache: OrderedDict[bytes, Judgement] = OrderedDict()
+        self._cache_size = cache_size
+        self._paces: dict[str, Pace] = {}
         self._lock = threading.Lock()
+        self._stats, self._undecided = PoolStats(), Counter[str]()
         self._closed = False
-        self._workers = [_Worker(timeout_s, memory_mb) for _ in range(workers)]
+        self._workers = [WorkerProcess(memory_mb) for _ in range(workers)]
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), daemon=True, name="verifier")
             for worker in self._workers
         ]
         for thread in self._threads:
             thread.start()
+        _POOLS.add(self)
 
     def judge_many(
         self, kind: str, pairs: Sequence[tuple[str, Any]], options: Mapping[str, Any] | None = None
@@ -71,24 +107,61 @@ class VerifierPool:
         Raises:
             ValueError: the verifier is unknown, cannot be imported, or does not take the options.
             GoldError: a gold cannot be read.
-            RuntimeError: no worker starts, or the pool is closed.
+            RuntimeError: no worker starts, the verifier finds the machine unfit, the pool is
+                closed, or this process is a fork of the one that opened it.
         """
-        options = dict(options or {})
-        if ":" not in kind:
-            VERIFIERS.get(kind, "verifier").resolve(options, f"verifier.{kind}")
-        messages = [_request(kind, text, gold, options) for text, gold in pairs]
-        keys = [blake2b(message, digest_size=16).digest() for message in messages]
-        load = json.dumps({"load": kind, "options": options}, sort_keys=True).encode()
-        known, jobs = self._enqueue(dict(zip(keys, messages, strict=True)), load)
-        known |= {key: job.future.result() for key, job in jobs.items()}
-        return [known[key] for key in keys]
+        call = self._call(kind)
+        with call:
+            for wait in self._feed(call, [(text, gold, options or {}) for text, gold in pairs]):
+                wait.result()
+            return [future.result() for future in call.futures]
+
+    async def ajudge_many(
+        self, kind: str, pairs: Sequence[tuple[str, Any]], options: Mapping[str, Any] | None = None
+    ) -> list[Judgement]:
+        """The same as ``judge_many`` without ever blocking the event loop.
+
+        Cancelling it takes back what no worker has begun.
+        """
+        call = self._call(kind)
+        with call:
+            for wait in self._feed(call, [(text, gold, options or {}) for text, gold in pairs]):
+                await (asyncio.sleep(0) if wait.done() else asyncio.wrap_future(wait))
+            return [
+                future.result() if future.done() else await asyncio.wrap_future(future)
+                for future in call.futures
+            ]
+
+    def judge_each(self, kind: str, cases: Iterable[Case]) -> Iterator[Judgement | GoldError]:
+        """What became of each (text, gold, options), in order and as soon as it is known.
+
+        Unlike ``judge_many``, a gold that cannot be read is an outcome here, and each case has
+        options of its own.
+        """
+        call = self._call(kind)
+        given = 0
+        with call:
+            for wait in self._feed(call, cases):
+                while given < len(call.futures) and call.futures[given].done():
+                    yield _outcome(call.futures[given])
+                    given += 1
+                wait.result()
+            for future in call.futures[given:]:
+                yield _outcome(future)
+
+    def stats(self) -> PoolStats:
+        """Counts since the pool was opened."""
+        with self._lock:
+            restarted = sum(max(0, worker.num_starts - 1) for worker in self._workers)
+            return replace(self._stats, restarted=restarted, undecided=dict(self._undecided))
 
     def close(self) -> None:
-        """Kills all workers; judgements under way raise RuntimeError."""
-        with self._lock:
-            self._closed = True
-        for _ in self._workers:
-            self._jobs.put(None)
+        """Kills all workers; judgements under way raise RuntimeError. Nothing in a fork."""
+        if os.getpid() != self._pid:
+            return
+        self._closed = True
+        for job in self._queue.close():
+            settle(job.future, RuntimeError("the verifier pool is closed"))
         for worker in self._workers:
             worker.close()
         for thread in self._threads:
@@ -105,222 +178,157 @@ class VerifierPool:
     ) -> None:
         self.close()
 
-    def _enqueue(
-        self, messages: Mapping[bytes, bytes], load: bytes
-    ) -> tuple[dict[bytes, Judgement], dict[bytes, "_Job"]]:
-        """What is known already, and a job for each of the others; equal pairs are one job."""
-        known, jobs = {}, {}
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the verifier pool is closed; open a new one")
-            for key, message in messages.items():
-                if key in self._cache:
-                    self._cache.move_to_end(key)
-                    known[key] = replace(self._cache[key], seconds=0.0)
-                else:
-                    jobs[key] = _Job(key, message, load, Future())
-                    self._jobs.put(jobs[key])
-        return known, jobs
+    # -- the caller's side ------------------------------------------------------------------------
 
-    def _serve(self, worker: "_Worker") -> None:
-        # The process dies with the thread that started it, so this thread does both.
+    def _call(self, kind: str) -> "Call":
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"this verifier pool belongs to process {self._pid}, and {os.getpid()} is a fork "
+                "of it; open a pool in each process, after the fork"
+            )
+        if self._closed:
+            raise RuntimeError("the verifier pool is closed; open a new one")
+        traits = VERIFIERS.get(kind, "verifier").traits if ":" not in kind else {}
+        return Call(kind, traits, self._paces.setdefault(kind, Pace()))
+
+    def _feed(self, call: "Call", cases: Iterable[Case]) -> Iterator["Future[None]"]:
+        """Puts a case after another into the queue; gives what to wait for while it is full."""
+        own: dict[bytes, Future[Judgement]] = {}
+        for number, (text, gold, options) in enumerate(cases, 1):
+            if call.failed is not None:
+                break  # the jobs before this one raise it
+            load = call.load(options)
+            try:
+                message = encode(call.kind, text, gold, options)
+                limit_s = self._limit_s(call, gold, options)
+            except GoldError as error:
+                call.futures.append(failed(error))
+                continue
+            key = blake2b(message, digest_size=16).digest() if self._cache_size else b""
+            future = own.get(key) or self._known(key)
+            if future is None:
+                job = Job(call, key, message, load, limit_s)
+                while not self._queue.offer(job):
+                    yield self._queue.room()
+                future = job.future
+                if key:
+                    own[key] = future
+            call.futures.append(future)
+            if number % _BREATH == 0:
+                yield done(None)
+
+    def _known(self, key: bytes) -> "Future[Judgement] | None":
+        with self._lock:
+            if not key or key not in self._cache:
+                return None
+            self._cache.move_to_end(key)
+            self._stats.hits += 1
+            return done(replace(self._cache[key], seconds=0.0))
+
+    def _limit_s(self, call: Call, gold: Any, options: Mapping[str, Any]) -> float:
+        budget_s = call.traits.get("budget_s")
+        return max(self._timeout_s, budget_s(gold, options)) if budget_s else self._timeout_s
+
+    # -- the workers' side ------------------------------------------------------------------------
+
+    def _serve(self, worker: WorkerProcess) -> None:
+        # The guard is told when the thread that started it ends, so this thread does both.
         with contextlib.suppress(RuntimeError):  # tried again, and reported, with the first job
             worker.start()
-        while (job := self._jobs.get()) is not None:
-            try:
-                judgement = worker.judge(job.load, job.message)
-            except Exception as error:  # noqa: BLE001  (raised again in the caller's thread)
-                job.future.set_exception(error)
-                continue
-            if judgement.verdict is not Verdict.UNDECIDED:
-                self._remember(job.key, judgement)
-            job.future.set_result(judgement)
+        while jobs := self._queue.take(len(self._workers)):
+            rest = deque(job for job in jobs if job.begin())
+            while rest:
+                self._work(worker, rest)
         worker.tidy()
-        self._refuse_the_rest()
 
-    def _remember(self, key: bytes, judgement: Judgement) -> None:
-        with self._lock:
-            self._cache[key] = judgement
-            if len(self._cache) > CACHE_SIZE:
-                self._cache.popitem(last=False)
-
-    def _refuse_the_rest(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                job = self._jobs.get_nowait()
-                if job is None:
-                    self._jobs.put(None)  # for another thread
-                    return
-                job.future.set_exception(RuntimeError("the verifier pool is closed"))
-
-
-@dataclass(frozen=True)
-class _Job:
-    key: bytes
-    message: bytes
-    load: bytes
-    future: "Future[Judgement]"
-
-
-def _request(kind: str, text: str, gold: Any, options: Mapping[str, Any]) -> bytes:
-    try:
-        request = {"kind": kind, "text": text, "gold": gold, "options": options}
-        return json.dumps(request, sort_keys=True).encode()
-    except (TypeError, ValueError) as error:
-        raise GoldError(f"gold is {repr(gold)[:80]}, expected a JSON value: {error}") from None
-
-
-class _Gone(Exception):
-    """The process ended, or did not answer in time (``timed_out``)."""
-
-    def __init__(self, timed_out: bool) -> None:
-        super().__init__()
-        self.timed_out = timed_out
-
-
-class _Worker:
-    """One process and its pipes; used by a single thread, save ``close``."""
-
-    def __init__(self, timeout_s: float, memory_mb: int) -> None:
-        self._timeout_s, self._memory_mb = timeout_s, memory_mb
-        self._process: subprocess.Popen[bytes] | None = None
-        self._loaded: set[bytes] = set()
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def judge(self, load: bytes, request: bytes) -> Judgement:
-        """One judgement; RuntimeError, GoldError and ValueError are the caller's."""
-        self.start()
-        self._load(load)
+    def _work(self, worker: WorkerProcess, jobs: deque[Job]) -> None:
+        """Has jobs judged until none is left or the process is gone; never raises."""
+        try:
+            worker.start()
+            worker.load(jobs[0].load)
+        except Exception as error:  # noqa: BLE001  (raised again in the caller's thread)
+            jobs[0].call.failed = error  # so that its other jobs need not try
+            settle(jobs.popleft().future, error)
+            return
         began = time.perf_counter()
         try:
-            found = self._exchange(request, self._timeout_s)
-        except _Gone as gone:
-            why = self._end(gone)
-            return Judgement(Verdict.UNDECIDED, None, why, time.perf_counter() - began)
-        seconds = time.perf_counter() - began
-        if "gold_error" in found:
-            raise GoldError(found["gold_error"])
-        if found["why"] == OUT_OF_MEMORY:
-            self.tidy()  # whatever it still holds goes with it
-        return Judgement(Verdict(found["verdict"]), found["answer"], found["why"], seconds)
+            worker.send([job.message for job in jobs], jobs[0].limit_s)
+            while jobs:
+                began = time.perf_counter()
+                outcome = _read_answer(worker.receive(jobs[0].limit_s))
+                self._answered(jobs.popleft(), *outcome)
+                if isinstance(outcome[0], Judgement) and outcome[0].why == OUT_OF_MEMORY:
+                    worker.tidy()  # whatever it still holds goes with it
+                    self._count_kill()
+                    return
+        except Gone as gone:
+            self._gone(worker, jobs.popleft(), gone, time.perf_counter() - began)
 
-    def start(self) -> None:
-        """Starts the process if none runs; raises RuntimeError where it cannot."""
-        if self._process is not None:
-            return
-        with tempfile.TemporaryFile() as errors:
-            try:
-                self._spawn(errors)
-                setup = json.dumps({"memory_mb": self._memory_mb}).encode()
-                self._exchange(setup, START_TIMEOUT_S)
-            except (_Gone, OSError) as error:
-                how = self._end(error) if isinstance(error, _Gone) else str(error)
-                errors.seek(0)
-                last = errors.read()[-400:].decode(errors="replace").strip()
-                raise RuntimeError(f"a verifier worker cannot start: {how}; {last}") from None
-
-    def close(self) -> None:
-        """Kills the process for good; from any thread."""
-        with self._lock:
-            self._closed = True
-            self._signal()  # its own thread tidies up: the pipes may be in use there
-
-    def _spawn(self, errors: BinaryIO) -> None:
-        paths = [path or os.getcwd() for path in sys.path]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the verifier pool is closed")
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "llmalign.verifiers.worker", str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths)},
-                start_new_session=True,
-            )
-            for pipe in (self._process.stdin, self._process.stdout):
-                assert pipe is not None
-                os.set_blocking(pipe.fileno(), False)
-        self._loaded = set()
-
-    def _load(self, load: bytes) -> None:
-        if load in self._loaded:
-            return
+    def _gone(self, worker: WorkerProcess, job: Job, gone: Gone, seconds: float) -> None:
         try:
-            found = self._exchange(load, START_TIMEOUT_S)
-        except _Gone as gone:
-            how = self._end(gone)
-            raise RuntimeError(f"a verifier worker cannot load {load!r:.80}: {how}") from None
-        if "fault" in found:
-            kind = json.loads(load)["load"]
-            raise ValueError(f"verifier {kind!r} cannot be used: {found['fault']}")
-        self._loaded.add(load)
-
-    def _exchange(self, body: bytes, timeout_s: float) -> dict[str, Any]:
-        """Sends a message and waits for the answer; raises _Gone."""
-        process, deadline = self._process, time.monotonic() + timeout_s
-        assert process is not None and process.stdin is not None and process.stdout is not None
-        rest = memoryview(len(body).to_bytes(4, "big") + body)
-        try:
-            while rest:
-                _wait(process.stdin.fileno(), select.POLLOUT, deadline)
-                rest = rest[os.write(process.stdin.fileno(), rest[:65536]) :]
-            size = int.from_bytes(_read(process.stdout.fileno(), 4, deadline), "big")
-            return json.loads(_read(process.stdout.fileno(), size, deadline))
-        except (OSError, ValueError):
-            raise _Gone(timed_out=False) from None
-
-    def _end(self, gone: _Gone) -> str:
-        """Kills what is left of the process and says in words what happened to it."""
-        process = self._process
-        assert process is not None
-        if not gone.timed_out:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)  # its own exit status tells more than our kill
-        code = process.poll()
-        self.tidy()
-        if self._closed:
-            raise RuntimeError("the verifier pool is closed")
+            why = worker.end(gone, job.limit_s)
+        except RuntimeError as closed:
+            settle(job.future, closed)
+            return
         if gone.timed_out:
-            return f"timed out after {self._timeout_s:g} s"
-        if code is None or code >= 0:
-            return f"crashed: exit status {code}"
-        return f"crashed: {signal.Signals(-code).name}"
+            self._count_kill()
+        self._remember(job, Judgement(Verdict.UNDECIDED, None, why, seconds))
 
-    def tidy(self) -> None:
-        """Kills the process and closes its pipes."""
+    def _answered(self, job: Job, outcome: Judgement | GoldError, seconds: float) -> None:
+        job.call.pace.note(seconds)
+        if isinstance(outcome, GoldError):
+            settle(job.future, outcome)
+        else:
+            self._remember(job, outcome)
+
+    def _remember(self, job: Job, judgement: Judgement) -> None:
         with self._lock:
-            self._signal()
-            process, self._process = self._process, None
-            if process is None:
-                return
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            self._stats.judged += 1
+            self._stats.seconds += judgement.seconds
+            if judgement.verdict is Verdict.UNDECIDED:
+                reason = judgement.why.partition(":")[0].partition(" after ")[0][:60]
+                known = reason in self._undecided or len(self._undecided) < _MAX_REASONS
+                self._undecided[reason if known else "other"] += 1
+            elif self._cache_size:
+                self._cache[job.key] = judgement
+                if len(self._cache) > self._cache_size:
+                    self._cache.popitem(last=False)
+        settle(job.future, judgement)
 
-    def _signal(self) -> None:
-        # It leads its own session: what it started goes with it.
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+    def _count_kill(self) -> None:
+        with self._lock:
+            self._stats.killed += 1
 
-
-def _wait(descriptor: int, event: int, deadline: float) -> None:
-    poll = select.poll()
-    poll.register(descriptor, event)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise _Gone(timed_out=True)
+    def _disown(self) -> None:
+        for worker in self._workers:
+            worker.let_go()
 
 
-def _read(descriptor: int, size: int, deadline: float) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        _wait(descriptor, select.POLLIN, deadline)
-        part = os.read(descriptor, min(size - len(parts), 65536))
-        if not part:
-            raise _Gone(timed_out=False)
-        parts += part
-    return bytes(parts)
+_POOLS: "weakref.WeakSet[VerifierPool]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in _POOLS:
+        pool._disown()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _outcome(future: "Future[Judgement]") -> Judgement | GoldError:
+    try:
+        return future.result()
+    except GoldError as error:
+        return error
+
+
+def _read_answer(found: Mapping[str, Any]) -> tuple[Judgement | GoldError, float]:
+    """A worker's answer and its seconds; raises Gone where it makes no sense."""
+    try:
+        seconds = float(found["seconds"])
+        if "gold_error" in found:
+            return GoldError(found["gold_error"]), seconds
+        verdict = Verdict(found["verdict"])
+        return Judgement(verdict, found["answer"], found["why"], seconds), seconds
+    except (KeyError, TypeError, ValueError):
+        raise Gone(timed_out=False) from None

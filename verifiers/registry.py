@@ -31,6 +31,11 @@ class Entry:
         """First line of the docstring."""
         return (inspect.getdoc(self.thing) or "").partition("\n")[0]
 
+    @property
+    def signature(self) -> str:
+        """All that can change what it says, such as ``math|v2``; empty where it states none."""
+        return str(self.traits.get("signature", ""))
+
     def options(self) -> dict[str, tuple[Any, Any]]:
         """Option name -> (annotation, default); the default is ``REQUIRED`` where there is none."""
         signature = inspect.signature(self.thing)
@@ -64,6 +69,16 @@ class Entry:
 
 
 REQUIRED = _REQUIRED
+
+
+def with_traits(**traits: Any) -> Callable[[ThingT], ThingT]:
+    """Decorator: gives a function that no registry knows the traits that an entry would have."""
+
+    def add(thing: ThingT) -> ThingT:
+        thing.__dict__["traits"] = traits
+        return thing
+
+    return add
 
 
 class Registry:

@@ -88,7 +88,108 @@ def test_train_eval_and_report_work_on_each_others_output(small, tmp_path):
     assert "expected a folder with recipe.yaml" in llmalign("report", str(tmp_path)).stderr
 
 
+ROWS = [
+    {"id": "half", "gold": "1/2", "prediction": "\\boxed{0.5}", "label": True, "category": "a"},
+    {"id": "odd", "gold": "3", "prediction": "so\n\x1b[31m\\boxed{3}", "label": False},
+    {"id": "two", "gold": "2", "prediction": "\\boxed{3}", "label": "false"},
+]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(path)
+
+
+def test_verify_prints_one_json_object(rows):
+    done = llmalign("verify", "math", rows, "--json", "--against", "trl")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["rows"], found["false_accepts"], found["disagreements"]) == (3, 1, ["odd"])
+    assert found["by_category"]["a"]["accuracy"] == 1.0
+    assert found["against"]["kind"] == "trl"
+
+
+def test_verify_shows_tables_without_what_a_terminal_would_obey(rows):
+    done = llmalign("verify", "math", rows)
+    assert done.returncode == 0, done.stderr
+    for shown in ("math|v", "false accepts", "1 wrong decisions", "odd", "slowest", "by category"):
+        assert shown in done.stdout
+    assert "\x1b[31m" not in done.stdout
+    assert "wrong decisions" not in llmalign("verify", "math", rows, "--disagreements", "0").stdout
+
+
+def test_verify_fails_by_its_exit_code_where_a_bound_is_missed(rows):
+    assert llmalign("verify", "math", rows, "--min-accuracy", "0.6").returncode == 0
+    done = llmalign("verify", "math", rows, "--json", "--min-accuracy", "0.9")
+    assert done.returncode == 1 and json.loads(done.stdout)["rows"] == 3
+    assert done.stderr == (
+        "error: accuracy is 0.6667, expected at least 0.9: 0.2333 short, 1 of 3 rows\n"
+    )
+    done = llmalign("verify", "math", rows, "--max-false-accept", "0.1")
+    assert done.returncode == 1 and "false accept rate is 0.5000" in done.stderr
+
+
+def test_verify_takes_options_and_a_function_of_ones_own(rows, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from llmalign.verifiers import Judgement, Verdict\n"
+        "def judge(text, gold, *, word, times=1):\n"
+        "    right = text.count(word) == times\n"
+        "    return Judgement(Verdict.RIGHT if right else Verdict.WRONG, word, '')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ["--option", 'word="0.5"', "--option", "times=1"]
+    found = llmalign("verify", "mine:judge", rows, "--json", *options)
+    assert json.loads(found.stdout)["accuracy"] == 1.0, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["maths", "ROWS"], "unknown verifier 'maths'; did you mean 'math'"),
+        (["math", "none.jsonl"], "rows are 'none.jsonl', expected a JSONL file that exists"),
+        (["math", "ROWS", "--option", "form"], "--option is 'form', expected key=value"),
+        (["math", "ROWS", "--option", "form=3"], "math.form is 3, expected one of 'response'"),
+        (["math", "ROWS", "--workers", "0"], "workers is 0, expected > 0"),
+        (["math", "ROWS", "--against", "math-verfy"], "unknown verifier 'math-verfy'"),
+    ],
+)
+def test_verify_names_what_is_wrong_on_one_line(rows, arguments, message):
+    done = llmalign("verify", *(rows if a == "ROWS" else a for a in arguments))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_list_of_verifiers_shows_signatures():
+    shown = llmalign("list", "verifiers").stdout
+    assert "math|v" in shown and "Equality of mathematical answers" in shown
+    listed = json.loads(llmalign("list", "verifiers", "--json").stdout)
+    assert all(row["signature"].startswith(f"{row['name']}|v") for row in listed)
+
+
+def test_doctor_describes_the_machine():
+    done = llmalign("doctor")
+    assert done.returncode == 0, done.stderr
+    for shown in ("torch 2", "cores", "GiB memory", "sandbox: level", "cannot stop"):
+        assert shown in done.stdout
+    machine = json.loads(llmalign("doctor", "--json").stdout)["machine"]
+    assert machine["cores"] > 0 and machine["sandbox"]["level"] in ("strict", "basic", "none")
+
+
+def test_doctor_checks_the_golds_of_a_recipe(tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"problem": "1+1", "answer": "2"}\n{"problem": "1+2", "answer": ""}\n')
+    settings = [f"data.train={{path: {data}}}", "data.eval=null"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    done = llmalign("doctor", "quickstart", *overrides)
+    assert done.returncode == 1
+    assert "2 train problems, 1 golds cannot be scored" in done.stdout
+    assert "data-2" in done.stdout and "gold is ''" in done.stdout
+
+
 def test_help_names_every_verb():
     out = llmalign("--help").stdout
-    for verb in ("train", "eval", "report", "list", "recipe"):
+    for verb in ("train", "eval", "verify", "doctor", "report", "list", "recipe"):
         assert verb in out

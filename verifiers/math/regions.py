@@ -92,7 +92,9 @@ def _agree(left: Region, right: Region) -> bool:
     breaks = _sorted_distinct([*left.breaks, *right.breaks])
     probes = list(breaks)
     if breaks:
-        probes += [breaks[0] - 1, breaks[-1] + 1]
+        # Beside a huge number, one more is the same number to the digits we carry.
+        first, last = breaks[0], breaks[-1]
+        probes += [first - 1 - abs(first), last + 1 + abs(last)]
         probes += [(x + y) / 2 for x, y in zip(breaks, breaks[1:], strict=False)]
     else:
         probes = [acb(0)]
