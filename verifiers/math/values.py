@@ -74,6 +74,9 @@ def compare_real(a: acb, b: acb) -> int:
         raise Undefined("not real")
     difference = (a - b).real
     if difference.contains(0):
+        size = max(a.abs_upper(), b.abs_upper(), arb(1))
+        if difference.abs_upper() > size * arb(10) ** -20:
+            raise Undefined("known too roughly")
         return 0
     return 1 if difference > 0 else -1
 
