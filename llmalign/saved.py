@@ -77,7 +77,7 @@ def read_samples(path: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a JSONL file of samples")
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.open(encoding="utf-8"), start=1):
         if not line.strip():
             continue
         try:
