@@ -3,13 +3,15 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "load_recipe", "train", "verify"]
+__all__ = ["attack", "evaluate", "load_recipe", "score", "train", "verify"]
 
 # Imported late: verifier workers import this package and must stay free of torch. No submodule
 # may bear one of these names, or importing it would put the module in the function's place.
 _HOMES = {
+    "attack": "llmalign.saved",
     "evaluate": "llmalign.evaluation.run",
     "load_recipe": "llmalign.recipe",
+    "score": "llmalign.saved",
     "train": "llmalign.training",
     "verify": "llmalign.verifiers.audit",
 }

@@ -143,6 +143,31 @@ def verify(
 
 
 @app.command()
+def score(
+    reward: Annotated[Path, typer.Argument(help="YAML: a reward tree, or a recipe")],
+    file: Annotated[Path, typer.Argument(help="JSONL of samples, such as RUN/samples/*.jsonl")],
+    attack: Annotated[
+        bool, typer.Option("--attack", help="score answers that deserve nothing instead")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="write every row to this JSONL file")] = None,
+    workers: Annotated[int, typer.Option(help="verifier processes")] = 2,
+    timeout: Annotated[float, typer.Option(help="seconds one judgement may take")] = 5.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a reward tree over saved samples, every node shown; or attack it."""
+    from llmalign import saved, tables
+
+    run = saved.attack if attack else saved.score
+    found = run(reward, file, workers=workers, timeout_s=timeout)
+    if output is not None:
+        output.write_text("".join(json.dumps(row) + "\n" for row in found.rows))
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        tables.print_scored(found, attack=attack)
+
+
+@app.command()
 def doctor(
     recipe: Annotated[
         str | None, typer.Argument(help="also check this recipe: its data and its golds")

@@ -1,4 +1,4 @@
-"""Audits on a terminal: what was counted, what was decided wrongly, what took longest."""
+"""Audits and scores on a terminal: what was counted, what was wrong, what took longest."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +8,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
+from llmalign.saved import Scored
 from llmalign.verifiers.audit import Audit, Decision
 from llmalign.verifiers.audit import Progress as Report
 
@@ -139,3 +140,35 @@ def _printable(text: str) -> str:
     """On one line and without anything a terminal would obey."""
     ends = text if len(text) <= 4 * _CELL else f"{text[: 2 * _CELL]} {text[-2 * _CELL :]}"
     return " ".join("".join(c if c.isprintable() else " " for c in ends).split())
+
+
+def print_scored(scored: Scored, *, attack: bool) -> None:
+    """Prints what each node of a reward tree gave, or what an attacker earned from it."""
+    console = Console()
+    table = Table(title=f"{len(scored.rows)} samples", title_justify="left")
+    for heading in ("node", "mean", "min", "max", "not scorable"):
+        table.add_column(heading, justify="left" if heading == "node" else "right")
+    for name, values in scored.summary().items():
+        shown = (values[key] for key in ("mean", "min", "max"))
+        table.add_row(
+            Text(name),
+            *("-" if v is None else f"{v:.4g}" for v in shown),
+            f"{values['not_scorable']:.1%}",
+        )
+    console.print(table)
+    if attack:
+        console.print(_earnings(scored))
+
+
+def _earnings(scored: Scored) -> Table:
+    by_attack: dict[str, list[float]] = {}
+    for row in scored.rows:
+        by_attack.setdefault(row["attack"], []).append(row["reward"] or 0.0)
+    table = Table(title="what answers that deserve nothing earn", title_justify="left")
+    for heading in ("attack", "mean", "most", "paid on"):
+        table.add_column(heading, justify="left" if heading == "attack" else "right")
+    for name, values in sorted(by_attack.items(), key=lambda item: -max(item[1])):
+        paid = sum(value > 0 for value in values)
+        mean = sum(values) / len(values)
+        table.add_row(Text(name), f"{mean:.3g}", f"{max(values):.3g}", f"{paid} of {len(values)}")
+    return table

@@ -290,7 +290,7 @@ def _arguments(given: Any) -> list[Any]:
 
 def _lines_of_json(text: str) -> list[Any]:
     try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
     except ValueError as error:
         raise GoldError(
             f"input is {text[:80]!r}, expected one JSON value a line: {error}"

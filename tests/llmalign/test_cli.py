@@ -193,3 +193,19 @@ def test_help_names_every_verb():
     out = llmalign("--help").stdout
     for verb in ("train", "eval", "verify", "doctor", "report", "list", "recipe"):
         assert verb in out
+
+
+def test_score_shows_every_node_and_attack_what_nothing_earns(tmp_path):
+    samples, tree = tmp_path / "s.jsonl", tmp_path / "reward.yaml"
+    row = {"problem_id": "a", "prompt": "1+1", "answer": "2", "completion": r"\boxed{2}"}
+    samples.write_text(json.dumps(row))
+    tree.write_text(r"sum: [math, {format: {pattern: '\\boxed\{.+\}', weight: 0.5}}]")
+    done = llmalign("score", tree, samples, "--json", "--output", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["rows"][0]["aspects"] == {"math": 1.0, "format": 1.0, "sum": 1.5}
+    assert json.loads((tmp_path / "out.jsonl").read_text())["reward"] == 1.5
+    done = llmalign("score", tree, samples, "--attack")
+    assert done.returncode == 0 and "prompt echo" in done.stdout
+    done = llmalign("score", tmp_path / "none.yaml", samples)
+    assert done.returncode == 1 and "none.yaml does not exist" in done.stderr
