@@ -129,4 +129,4 @@ def _moved(value: Any, tol: float) -> Any:
         return f"not {value}"
     if value is None or math.isnan(value):
         return 0.0
-    return value + 10 * tol * (1 + abs(value))
+    return value + (10 * tol or 1.0) * (1 + abs(value))
