@@ -121,7 +121,7 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def _lacked(found: Any, path: tuple[Any, ...]) -> bool:
-    if str(path[-1]).startswith("logged_"):
+    if path and str(path[-1]).startswith("logged_"):
         return True
     return path[:1] == ("metrics",) and path[1] not in found["metrics"]
 
