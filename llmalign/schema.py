@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any, Literal
 
 import yaml
@@ -246,6 +247,7 @@ class Recipe(Strict):
     warm_start: WarmStart | None = None
     data: Data
     reward: Any = None
+    judge: dict[str, Any] | None = None  # fields of rewards.judge.JudgeOptions
     reward_host: RewardHostOptions = RewardHostOptions()
     rollout: Rollout = Rollout()
     sampling: Sampling = Sampling()
@@ -259,6 +261,22 @@ class Recipe(Strict):
     schedule: Schedule = Schedule()
     evaluate: Evaluate = Evaluate()
     observe: Observe = Observe()
+
+    @field_validator("judge")
+    @classmethod
+    def _judge_is_complete(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        from llmalign.rewards.judge import JudgeOptions
+        from llmalign.verifiers.registry import unknown
+
+        if given is None:
+            return None
+        known = [field.name for field in fields(JudgeOptions)]
+        for name in given:
+            if name not in known:
+                raise ValueError(unknown("option", name, known))
+        if "model" not in given:
+            raise ValueError("model is missing, expected the judge's name as its server knows it")
+        return asdict(JudgeOptions(**given))
 
     @property
     def stage(self) -> str:

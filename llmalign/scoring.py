@@ -35,9 +35,12 @@ class ModelScorer:
     def __call__(
         self, pairs: Sequence[tuple[Prompt, Sample]], *, hidden: bool = False
     ) -> list[TokenScores]:
-        """One result per pair, in order; an empty completion has no tokens and no hidden state."""
+        """One result per pair, in order; an empty completion has no tokens and no hidden state.
+
+        A sample without token ids, as a reward may make one, is tokenised from its text.
+        """
         policy = self.model.policy if isinstance(self.model, Reference) else self.model
-        rows = [(encode_prompt(p, policy.tokenizer), list(s.token_ids)) for p, s in pairs]
+        rows = [(encode_prompt(p, policy.tokenizer), self._tokens(s, policy)) for p, s in pairs]
         found: list[TokenScores] = [TokenScores((), (), ())] * len(rows)
         was_training = policy.model.training
         policy.model.eval()
@@ -52,6 +55,12 @@ class ModelScorer:
         finally:
             policy.model.train(was_training)
         return found
+
+    @staticmethod
+    def _tokens(sample: Sample, policy: Policy) -> list[int]:
+        if sample.token_ids or not sample.text:
+            return list(sample.token_ids)
+        return list(policy.tokenizer(sample.text, add_special_tokens=False)["input_ids"])
 
 
 def _portions(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[list[int]]:
@@ -92,4 +101,11 @@ def open_host(recipe: Recipe, spec: Any, policy: Policy) -> RewardHost:
     frozen = None
     if "frozen_logprobs" in needs:
         frozen = ModelScorer(Reference(policy), temperature=1.0)
-    return RewardHost(reward, policy=own, frozen=frozen, **recipe.reward_host.model_dump())
+    judge = None
+    if "judge" in needs and recipe.judge is not None:
+        from llmalign.rewards.judge import OpenAIJudge
+
+        judge = OpenAIJudge(**recipe.judge)
+    return RewardHost(
+        reward, policy=own, frozen=frozen, judge=judge, **recipe.reward_host.model_dump()
+    )

@@ -58,6 +58,7 @@ class RewardHost:
         self.reward = reward
         self.step = 0  # number of optimizer steps done, told by the loop
         self._max_undecided = max_undecided
+        self._judge = judge
         self._waiting: list[tuple[Group, Future[list[Score]]]] = []
         _refuse_missing(reward, policy, frozen, judge)
         self._workers, self._timeout_s = workers, timeout_s
@@ -145,6 +146,8 @@ class RewardHost:
         if pool is not None:
             pool.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._judge is not None and hasattr(self._judge, "close"):
+            self._judge.close()
 
     def _verify(
         self, kind: str, pairs: Sequence[tuple[str, Any]], options: Mapping[str, Any]
