@@ -21,12 +21,15 @@ GOLDS = ["7", r"\sqrt{2}", "x+1", "(0,1]", r"\{1,2\}", "y=2x", "28%", "B", "3:15
 TOKENS = (
     list("0123456789xyznkabefiABC")
     + list("+-*/^_=<>()[]{}|,;:!%'&.$ ")
-    + r"""\frac \sqrt \sin \cos \tan \ln \log \exp \pi \infty \pm \mp \cdot \times \le \ge \ne \in
-    \cup \cap \setminus \mathbb{R} \text{ \text{and} \text{cm} \binom \sum_{k=1}^{n} \prod_{k=1}^{3}
-    \int_0^1 dx \lim_{x\to0} \to \left( \right) \{ \} \langle \rangle \lfloor \rfloor \begin{pmatrix}
-    \end{pmatrix} \\ \begin{cases} \end{cases} ^\circ ^{ _{ \boxed{ \overline{ \dot{ \emptyset \mid
-    \bmod \approx \hat{i} \mathbf{j} and or sqrt pi 1e9 10^{ 9^{ .5 0.\overline{3} 1,000 #### answer is
-    <answer> </answer> </think> \quad \, \dfrac \tfrac12 √ ½ ² π ≤ ∪ − × ° \alpha \hbar f( C(""".split()
+    + r"""
+    \frac \sqrt \sin \cos \tan \ln \log \exp \pi \infty \pm \mp \cdot \times \le \ge \ne \in
+    \cup \cap \setminus \mathbb{R} \text{ \text{and} \text{cm} \binom \sum_{k=1}^{n}
+    \prod_{k=1}^{3} \int_0^1 dx \lim_{x\to0} \to \left( \right) \{ \} \langle \rangle \lfloor
+    \rfloor \begin{pmatrix} \end{pmatrix} \\ \begin{cases} \end{cases} ^\circ ^{ _{ \boxed{
+    \overline{ \dot{ \emptyset \mid \bmod \approx \hat{i} \mathbf{j} and or sqrt pi 1e9 10^{
+    9^{ .5 0.\overline{3} 1,000 #### answer is <answer> </answer> </think> \quad \, \dfrac
+    \tfrac12 √ ½ ² π ≤ ∪ − × ° \alpha \hbar f( C(
+    """.split()
 )
 
 

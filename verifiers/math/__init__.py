@@ -48,6 +48,9 @@ _MIXED = re.compile(
 )
 _DECIMAL = re.compile(r"[+-]?[0-9]*\.([0-9]+)")
 _PLAIN = re.compile(r"-?[0-9]{1,1000}(?:\.([0-9]{1,1000}))?")
+_FRACTION = re.compile(
+    r"(-?)(?:\\frac\{([0-9]{1,1000})\}\{([0-9]{1,1000})\}|([0-9]{1,1000})/([0-9]{1,1000}))"
+)
 _GAP = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")  # "1 00" is not 100
 
 
@@ -106,6 +109,10 @@ def _number(text: str) -> Number:
     if plain_number := _PLAIN.fullmatch(text):
         decimals = plain_number[1]
         return Number(Fraction(text), None, len(decimals) if decimals else None)
+    if fraction := _FRACTION.fullmatch(text):
+        top, bottom = fraction[2] or fraction[4], fraction[3] or fraction[5]
+        if int(bottom):
+            return Number(Fraction(int(fraction[1] + top), int(bottom)), None, None)
     if named := _NAMED.fullmatch(text):
         text = named[1].strip()
     text, unit = split_unit(text)
