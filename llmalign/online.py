@@ -7,6 +7,7 @@ Shape letters in this file
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from llmalign.observe.log import write_json, write_samples
 from llmalign.optim import Updater, UpdateResult
 from llmalign.policy import Policy, Reference, TokenBatch, microbatches
 from llmalign.problems import load_problems
-from llmalign.rewards import Group, RewardHost
+from llmalign.rewards import Group, RewardHost, Score
 from llmalign.rollout import SamplingParams, sample_seed
 from llmalign.rollout.hf import HfEngine
 from llmalign.run import RunFolder
@@ -127,9 +128,14 @@ class OnlineLoop:
         )
         self.host.flush()
         return [
-            ScoredGroup(groups[p], futures[p].result(), prompted[p][1])
+            _trained_part(groups[p], futures[p].result(), prompted[p][1], self._group_size)
             for p in range(len(prompted))
         ]
+
+    @property
+    def _group_size(self) -> int:
+        """Samples of each problem that are trained on."""
+        return self.recipe.sampling.train_samples or self.recipe.rollout.samples_per_problem
 
     def experience(self, groups: list[ScoredGroup]) -> Experience:
         """Tensors of a step, with old and reference log-probs where the algorithm needs them."""
@@ -140,7 +146,7 @@ class OnlineLoop:
         ]
         values = [float("nan") if score.value is None else score.value for _, _, score in samples]
         reward_B = torch.tensor(values, dtype=torch.float64)
-        size = self.recipe.rollout.samples_per_problem
+        size = self._group_size
         group_B = torch.arange(len(groups)).repeat_interleave(size)
         length_B = torch.tensor([len(s.token_ids) for _, s, _ in samples])
         cut_B = torch.tensor([s.truncated for _, s, _ in samples], dtype=torch.bool)
@@ -218,7 +224,7 @@ class OnlineLoop:
 
     def _minibatches(self, num_groups: int, step: int, epoch: int) -> Iterator[list[int]]:
         """Sample indices of each optimizer step: whole groups, dealt out in a seeded order."""
-        size = self.recipe.rollout.samples_per_problem
+        size = self._group_size
         parts = min(self.recipe.schedule.updates_per_batch, num_groups)
         order = list(range(num_groups))
         if parts > 1:
@@ -388,6 +394,13 @@ class OnlineLoop:
             "tokens_wasted": generated - used,
             "wasted_share": 1 - used / generated,
         }
+
+
+def _trained_part(
+    group: Group, scores: list[Score], prompt_ids: tuple[int, ...], count: int
+) -> ScoredGroup:
+    """The first samples of a group, with the scores they got among all of it."""
+    return ScoredGroup(replace(group, samples=group.samples[:count]), scores[:count], prompt_ids)
 
 
 def step_reward(recipe: Recipe) -> Any:

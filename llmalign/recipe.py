@@ -237,10 +237,16 @@ def _check_online(recipe: Recipe) -> None:
     if recipe.reward is None:
         raise ValueError("reward is missing; say for example `reward: math`")
     build_reward(recipe.reward)
-    group_size = recipe.rollout.samples_per_problem
+    group_size = recipe.sampling.train_samples or recipe.rollout.samples_per_problem
+    if group_size > recipe.rollout.samples_per_problem:
+        raise ValueError(
+            f"sampling.train_samples is {group_size}, expected at most "
+            f"rollout.samples_per_problem, {recipe.rollout.samples_per_problem}"
+        )
     if group_size == 1 and recipe.advantage.kind in {"group", "leave_one_out"}:
         raise ValueError(
-            "rollout.samples_per_problem is 1, expected >= 2 with advantage "
+            "rollout.samples_per_problem (or sampling.train_samples) is 1, expected >= 2 with "
+            "advantage "
             f"{recipe.advantage.kind!r}: a group of one has no baseline; "
             "raise it or use advantage.kind=batch_whitened"
         )

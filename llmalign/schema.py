@@ -123,9 +123,14 @@ class Dynamic(Strict):
 
 
 class Sampling(Strict):
-    """Which problems make a step."""
+    """Which problems make a step, and how many of the scored samples of each are trained on.
+
+    ``train_samples`` below ``rollout.samples_per_problem`` lets many samples vote and the first few
+    learn, as in TTRL; null: all.
+    """
 
     problems_per_step: int = Field(8, gt=0)
+    train_samples: int | None = Field(None, gt=0)
     dynamic: Dynamic | None = None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from llmalign.rewards.base import Group, Problem
+from llmalign.rewards.base import Group, Problem, Score
 from llmalign.rewards.node import Node
 from llmalign.rewards.tree import REWARDS
 from llmalign.verifiers import GoldError
@@ -246,6 +246,38 @@ class Calibrate(Node):
 def calibrated(value: float, correction: float, by: float, below: float) -> float:
     """See ``Calibrate``."""
     return min(1.0, value + by * correction) if value < below else value
+
+
+@REWARDS.register("if_undecided", paper="", traits={"short": "of", "children": "of"})
+@dataclass(kw_only=True)
+class IfUndecided(Node):
+    """Says what becomes of samples that the child cannot score.
+
+    Range: the child's, and 0.
+
+    Args:
+        then: ``drop_sample`` leaves them out of baseline and loss (as without this node); ``zero``
+            pays 0, so that a policy gains nothing by answers beyond the checker; ``fail_run``
+            stops the run with the child's note.
+    """
+
+    single: ClassVar[bool] = True
+
+    then: Literal["drop_sample", "zero", "fail_run"] = "drop_sample"
+
+    def _merged(self, scores: Sequence[Score], value: float | None) -> Score:
+        if value is None and self.then == "fail_run":
+            raise RuntimeError(
+                f"reward {self.children[0].reward.name!r} could not score a sample: "
+                f"{scores[0].note or 'no reason given'}; if_undecided.then is fail_run"
+            )
+        if value is None and self.then == "zero":
+            value = 0.0
+        return super()._merged(scores, value)
+
+    def combine(self, values: Sequence[float]) -> float:
+        """The child's value."""
+        return values[0]
 
 
 @REWARDS.register(

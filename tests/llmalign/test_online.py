@@ -182,3 +182,23 @@ def _healthy(loop, small):
 
     sound = load_policy(small().model, seed=0)
     return HfEngine(sound, batch_size=64).generate
+
+
+def test_many_samples_vote_and_the_first_few_are_trained(small, loop_of):
+    votes = {"majority": {"markers": ["last_number"]}}
+    recipe = small(
+        reward={"sum": [votes, {"math": {"markers": ["last_number"], "weight": 0}}]},
+        rollout={"samples_per_problem": 6},
+        sampling={"train_samples": 4, "problems_per_step": 2},
+    )
+    loop = loop_of(recipe)
+    groups, _ = loop.rollout()
+    assert [len(g.group.samples) for g in groups] == [4, 4]
+    # Shares of six votes, not of the four that are left.
+    shares = [score.aspects["majority_agreement"] * 6 for g in groups for score in g.scores]
+    assert shares == pytest.approx([round(share) for share in shares])
+    experience = loop.experience(groups)
+    assert experience.group_B.tolist() == [0] * 4 + [1] * 4
+    assert "math" in groups[0].scores[0].aspects  # watched, never paid
+    with pytest.raises(ValueError, match="train_samples is 9, expected at most"):
+        small(sampling={"train_samples": 9})

@@ -80,11 +80,18 @@ ONE = {"a": [0.5, -1.0, 2.0, None], "b": [2.0, 3.0, 4.0, 5.0]}
         ({"noise": {"of": A, "rate": 1}}, [0.5, 2.0, -1.0, None]),
         ({"calibrate": {"of": [A, B], "below": 1, "by": 0.1}}, [0.7, -0.7, 2.0, None]),
         ({"normalize": {"of": A, "scope": "none"}}, [0.5, -1.0, 2.0, None]),
+        ({"if_undecided": [A]}, [0.5, -1.0, 2.0, None]),
+        ({"if_undecided": {"of": A, "then": "zero"}}, [0.5, -1.0, 2.0, 0.0]),
         ({"normalize": {"of": A, "eps": 0}}, [0.0, -1.0, 1.0, None]),
     ],
 )
 def test_a_node_makes_one_value_of_its_childrens(spec: Any, values: list[float | None]) -> None:
     assert scored(spec, ONE) == [pytest.approx(values)]
+
+
+def test_a_run_can_be_stopped_by_the_first_undecided_sample() -> None:
+    with pytest.raises(RuntimeError, match="reward 'a' could not score a sample"):
+        scored({"if_undecided": {"of": A, "then": "fail_run"}}, ONE)
 
 
 def test_a_gate_pays_lower_rewards_only_above_its_threshold() -> None:
