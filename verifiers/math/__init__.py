@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from llmalign.verifiers import VERIFIERS
 from llmalign.verifiers.extract import DEFAULT_MARKERS, Marker, extract
@@ -129,15 +129,26 @@ def _bracket_mixed(text: str) -> str:
     return f"{match[1]}({match[2]}+{match[3] or match[4]})" if match else text
 
 
-def equal(a: str, b: str) -> tuple[bool | None, str]:
-    """Whether two bare answers mean the same, and why; None where we cannot tell. Symmetric."""
-    return _compare(read(a), read(b), lenient=False)
+class Equality(NamedTuple):
+    """Whether two answers mean the same (None: we cannot tell), and by which rule; true only where
+    they do."""
+
+    same: bool | None
+    why: str
+
+    def __bool__(self) -> bool:
+        return self.same is True
 
 
-def accepts(gold: str, answer: str) -> tuple[bool | None, str]:
+def equal(a: str, b: str) -> Equality:
+    """Whether two bare answers mean the same, and why. Symmetric."""
+    return Equality(*_compare(read(a), read(b), lenient=False))
+
+
+def accepts(gold: str, answer: str) -> Equality:
     """Whether a bare gold accepts a bare answer, and why: ``equal``, and what a decimal or a
     percentage means as a gold (see the rules above)."""
-    return _compare(read(gold), read(answer), lenient=True)
+    return Equality(*_compare(read(gold), read(answer), lenient=True))
 
 
 def _compare(a: Reading, b: Reading, lenient: bool) -> tuple[bool | None, str]:

@@ -176,3 +176,10 @@ def test_near_misses_differ_both_ways_round(a: str, b: str) -> None:
 )
 def test_an_answer_accepts_itself(answer: str) -> None:
     assert equal(answer, answer)[0] is True
+
+
+def test_an_equality_is_true_only_where_it_holds() -> None:
+    assert equal("1/2", "0.5")
+    assert not equal("1/2", "0.6")
+    assert not equal("9^{9^{9^9}}", "9^{9^{9^9}}+1")  # nobody can tell
+    assert equal("9^{9^{9^9}}", "9^{9^{9^9}}+1").same is None
