@@ -231,6 +231,15 @@ def _check_offline(recipe: Recipe) -> None:
         raise ValueError(f"warm_start is set, expected none with {recipe.algorithm}; run it first")
 
 
+def _group_field(recipe: Recipe) -> str:
+    """Which field says how many samples of a problem are trained on."""
+    return (
+        "sampling.train_samples"
+        if recipe.sampling.train_samples
+        else ("rollout.samples_per_problem")
+    )
+
+
 def _check_online(recipe: Recipe) -> None:
     from llmalign.rewards import build_reward
 
@@ -245,8 +254,7 @@ def _check_online(recipe: Recipe) -> None:
         )
     if group_size == 1 and recipe.advantage.kind in {"group", "leave_one_out"}:
         raise ValueError(
-            "rollout.samples_per_problem (or sampling.train_samples) is 1, expected >= 2 with "
-            "advantage "
+            f"{_group_field(recipe)} is 1, expected >= 2 with advantage "
             f"{recipe.advantage.kind!r}: a group of one has no baseline; "
             "raise it or use advantage.kind=batch_whitened"
         )

@@ -55,6 +55,7 @@ def test_presets_are_all_of_the_issue():
         ({"reward": None}, "reward is missing"),
         ({"rollout": {"max_new_tokens": 0}}, "rollout.max_new_tokens is 0"),
         ({"rollout": {"samples_per_problem": 1}}, "samples_per_problem is 1, expected >= 2"),
+        ({"sampling": {"train_samples": 1}}, "sampling.train_samples is 1, expected >= 2"),
         ({"rollout": {"top_p": 0.9}}, "top_p is 0.9 .* importance ratio would be biased"),
         ({"model": {"build": "tiny", "path": "x"}}, "model: path is 'x' and build is 'tiny'"),
         ({"model": {}}, "model: path is None and build is None"),
