@@ -292,7 +292,7 @@ def check_gold(gold: Any) -> None:
     "math",
     paper="",
     traits={
-        "signature": "math|v2",
+        "signature": "math|v3",
         "check_gold": check_gold,
         "preload": ("llmalign.verifiers.math.expressions",),
     },

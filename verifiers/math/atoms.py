@@ -266,17 +266,18 @@ class Atoms(Cursor, ABC):
             return Node("empty")
         inner = self.answer()
         if opening == r"\{" and self.take("|", ":"):
-            inner = Node("builder", (self._condition(inner),))
+            inner = self._builder(inner)
         self.bars = bars
         closing = self.take(")", "]", r"\}", "}", r"\rangle", r"\rfloor", r"\rceil")
         if not closing:
             self.fail()
         return self._enclosed(opening, inner, closing)
 
-    def _condition(self, subject: Node) -> Node:
-        condition = self.answer()
-        if subject.kind == "rel":  # {x in R | x > 0}: the space is what we assume anyway
-            subject = subject.args[0]
+    def _builder(self, subject: Node) -> Node:
+        """``{x | condition}``; in ``{x \\in S | condition}`` the numbers of S that fulfil it."""
+        condition = Node("builder", (self.answer(),))
+        if subject.kind == "rel" and subject.value == ("in",):
+            return Node("inter", (condition, subject.args[1]))
         return condition
 
     def _empty(self, opening: str) -> bool:
@@ -300,7 +301,7 @@ class Atoms(Cursor, ABC):
         if opening == r"\{":
             if closing != r"\}":
                 self.fail()
-            return inner if inner.kind == "builder" else Node("set", items)
+            return inner if inner.kind in ("builder", "inter") else Node("set", items)
         if opening == "{":
             if closing != "}":
                 self.fail()

@@ -88,13 +88,9 @@ def _value_or_none(node: Node, env: Values) -> acb | None:
 def _real_where_it_matters(left: acb, right: acb, index: int, names: list[str]) -> bool:
     """At points with negative coordinates only real values count: outside their domain, roots and
     logarithms have branches that answers do not mean."""
-    if not names or _sign_pattern(index) == 0:
+    if not names or index % 3 != 2:  # see ``_point``
         return True
     return bool(left.imag.contains(0) and right.imag.contains(0))
-
-
-def _sign_pattern(index: int) -> int:
-    return index % 3 == 2
 
 
 @lru_cache(maxsize=4096)

@@ -77,7 +77,8 @@ SAME = {
         ("x>5", r"(5,\infty)"), (r"x\ge 5", r"[5,\infty)"), ("5<x", "x>5"), ("2<x<3", "(2,3)"),
         (r"x\in[1,2]", r"1\le x\le 2"), (r"x<1 \text{ or } x>2", r"(-\infty,1)\cup(2,\infty)"),
         (r"x\neq 0", r"(-\infty,0)\cup(0,\infty)"), (r"\mathbb{R}", r"(-\infty,\infty)"),
-        ("all real numbers", r"\mathbb{R}"), (r"\{x \mid x>2\}", r"(2,\infty)"), ("2x<4", "x<2"),
+        ("all real numbers", r"\mathbb{R}"), (r"\{x\in\mathbb{R} \mid x>2\}", r"(2,\infty)"), (r"\{x\in[0,3] : x>2\}", "(2,3]"),
+        (r"\{x \mid x>2\}", r"(2,\infty)"), ("2x<4", "x<2"),
         (r"-x\le 3", r"x\ge -3"), (r"[1,2)\cup[2,3]", "[1,3]"), (r"(2,3)\cup(0,1)", r"(0,1)\cup(2,3)"),
         (r"\mathbb{R}\setminus\{0\}", r"x\ne0"), (r"[0,\pi]", r"0\leq x\leq \pi"), ("a<x<a+1", "(a,a+1)"),
         (r"y\leq \frac12", r"(-\infty,0.5]"), (r"(-\infty, 2] \cup \{3\}", r"x\le2 \text{ or } x=3"),
@@ -141,7 +142,7 @@ DIFFERENT = {
         ("x>5", "x<5"), ("x>5", r"x\ge5"), ("x>5", "5"), ("(1,2)", "(1,2]"), ("[1,2)", "(1,2]"), (r"[0,\infty)", r"(0,\infty)"),
         (r"x\ne 2", "x=2"), (r"(-\infty,1)\cup(2,\infty)", r"(-\infty,1)"), ("2<x<3", r"2\le x<3"), (r"\mathbb{R}", r"\mathbb{Z}"),
         ("5", r"\neq 5"), ("5", r"\geq 5"), ("5", "<5"), ("a<b<c", "a<c<b"), (r"[-3,2]", r"(-\infty,-3]\cup[2,\infty)"),
-        (r"x\in[-2,7]", "-2,7"), (r"(0,1)", r"(0,1)\cup(1,2)"), ("x<1", "-x<-1"), ("(a,b)", "(b,a)"),
+        (r"x\in[-2,7]", "-2,7"), (r"(0,1)", r"(0,1)\cup(1,2)"), (r"\{x\in\mathbb{Z} : x>2\}", r"(2,\infty)"), ("x<1", "-x<-1"), ("(a,b)", "(b,a)"),
     ],
     "equations": [
         ("x=5", "x=-5"), ("y=2x+1", "y=2x-1"), ("x^2+y^2=4", "x^2+y^2=2"), ("4", "x^2+y^2=4"), ("x+y=1", "1"), ("2x+z=1", "2x+z"),
