@@ -1,8 +1,8 @@
 """Identity testing: two expressions at random points.
 
-"These differ" is a proof, because values are balls that do not overlap. "These agree" means: to a
-relative error of 1e-30 at every point tried (Schwartz-Zippel: what is no identity fails almost
-everywhere).
+"These differ" is a proof, because values are balls that do not overlap. "These agree" means: to
+1e-30 of the value, and of one where the value is larger, at every point tried (Schwartz-Zippel:
+what is no identity fails almost everywhere).
 """
 
 import random
@@ -14,7 +14,7 @@ from llmalign.verifiers.math.tree import Node, free_symbols
 from llmalign.verifiers.math.values import Beyond, Undefined, Values, evaluate, start
 
 PRECISIONS = (128, 512, 2048)  # bits
-RELATIVE = arb(10) ** -30
+AGREEMENT = arb(10) ** -30  # absolute above one: sqrt(2) + 10^40 is not sqrt(2) + 10^40 + 1
 APPROXIMATE = arb(10) ** -12  # where a limit or an infinite sum was taken numerically
 NOTHING = arb(10) ** -100  # a difference this small at the last precision is none
 POINTS = 7
@@ -71,7 +71,7 @@ def _agree_at(
             return False
         size = max(left.abs_upper(), right.abs_upper(), key=float)
         error = difference.abs_upper()
-        if error <= size * RELATIVE:
+        if error <= min(size, arb(1), key=float) * AGREEMENT:
             return True
     if error <= NOTHING:
         return True

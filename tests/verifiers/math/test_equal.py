@@ -184,3 +184,11 @@ def test_an_equality_is_true_only_where_it_holds() -> None:
     assert not equal("1/2", "0.6")
     assert not equal("9^{9^{9^9}}", "9^{9^{9^9}}+1")  # nobody can tell
     assert equal("9^{9^{9^9}}", "9^{9^{9^9}}+1").same is None
+
+
+def test_a_large_term_does_not_drown_a_difference_of_one() -> None:
+    big = 87407707871660220379895003404289703936
+    assert equal(rf"\sqrt{{2}}+{big}", rf"{big + 1}+\sqrt{{2}}")[0] is False
+    assert equal(rf"\sqrt{{2}}+{big}", rf"{big}+\sqrt{{2}}")[0] is True
+    assert equal(r"\sqrt{2}+2^{1500}", r"1+2^{1500}+\sqrt{2}")[0] is False
+    assert equal(r"(1+x)^{40}", r"(1+x)^{40}+1")[0] is False
