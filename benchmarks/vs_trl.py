@@ -40,7 +40,7 @@ def llmalign_steps(args: argparse.Namespace) -> list[float]:
         "algorithm": "grpo",
         "model": {"build": "tiny"},
         "data": {"train": {"generate": "arithmetic", "count": 512}},
-        "reward": f"{__name__}:digits",
+        "reward": {"call": {"function": f"{__name__}:digits", "in_process": True}},
         "rollout": {"samples_per_problem": args.samples, "max_new_tokens": args.tokens},
         "sampling": {"problems_per_step": args.problems},
         "kl": {"coef": 0.0},

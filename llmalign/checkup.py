@@ -34,7 +34,8 @@ def golds(recipe: Recipe) -> dict[str, Any]:
     Raises:
         ValueError, FileNotFoundError: the data cannot be read or the reward cannot be built.
     """
-    from llmalign.rewards import RewardHost, build_reward
+    from llmalign.rewards import build_reward
+    from llmalign.rewards.host import never_scorable
 
     sources = {"train": recipe.data.train}
     sources |= {"eval": recipe.data.eval} if recipe.data.eval is not None else {}
@@ -42,15 +43,12 @@ def golds(recipe: Recipe) -> dict[str, Any]:
     if recipe.reward is None:
         found["note"] = f"algorithm {recipe.algorithm!r} has no reward: no golds to check"
         return found
-    host = RewardHost(build_reward(recipe.reward), **recipe.reward_host.model_dump())
-    try:
-        for split, source in sources.items():
-            problems = _problems(recipe, source, split)
-            found["problems"][split] = len(problems)
-            bad = host.check(problems)
-            found["bad_golds"] += [{"id": p.id, "split": split, "why": why} for p, why in bad]
-    finally:
-        host.close()
+    reward = build_reward(recipe.reward)
+    for split, source in sources.items():
+        problems = _problems(recipe, source, split)
+        found["problems"][split] = len(problems)
+        bad = never_scorable(reward, problems)
+        found["bad_golds"] += [{"id": p.id, "split": split, "why": why} for p, why in bad]
     return found
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from llmalign.curation.commands import data_app
+
 app = typer.Typer(
     name="llmalign",
     help="Post-train language models with verifiable rewards, preferences, or no labels at all.",
@@ -19,6 +21,7 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="Show, compare and describe recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(data_app, name="data")
 
 RecipeArgument = Annotated[str, typer.Argument(help="a shipped recipe's name or a .yaml file")]
 SetOption = Annotated[
@@ -206,19 +209,24 @@ def list_things(
             help="recipes, algorithms, rewards, verifiers, advantages, losses or generators"
         ),
     ],
+    name: Annotated[str | None, typer.Argument(help="show this one in full")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What there is of a kind: name, one line, paper and options."""
-    rows = _listing(kind)
+    """What there is of a kind: name, one line, paper and options; of one thing, all there is."""
+    rows = _listing(kind, name)
     if as_json:
-        print(json.dumps(rows, default=str))
+        print(json.dumps(rows if name is None else rows[0], default=str))
+        return
+    if name is not None:
+        from llmalign.catalogue import in_lines
+
+        print("\n".join(in_lines(rows[0])))
         return
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         print(f"{row['name']:<{width}}  {row['summary']}")
-        details = [row[key] for key in ("signature", "paper", "options") if row.get(key)]
-        if details:
-            print(f"{'':<{width}}  {' · '.join(details)}")
+        for line in _details(row):
+            print(f"{'':<{width}}  {line}")
 
 
 @recipe_app.command("show")
@@ -262,9 +270,24 @@ def _options(given: list[str]) -> dict[str, Any]:
     return found
 
 
-def _listing(kind: str) -> list[dict[str, Any]]:
+def _details(row: dict[str, Any]) -> list[str]:
+    """What stands below the name and the summary of one row of a list."""
+    facts = [row[key] for key in ("signature", "paper", "options") if row.get(key)]
+    if "need" in row:
+        names = ", ".join(option["name"] for option in row["options"])
+        facts = [f"need: {row['need']}", f"range: {row['range']}"]
+        return [line for line in (row["paper"], " · ".join(facts), names) if line]
+    return [" · ".join(facts)] if facts else []
+
+
+def _listing(kind: str, name: str | None = None) -> list[dict[str, Any]]:
+    """A row for each thing of a kind; with ``name`` the full row of that one."""
     from llmalign.verifiers.registry import unknown
 
+    if name is not None and kind in ("recipes", "algorithms"):
+        raise ValueError(
+            f"name is {name!r}, expected none after {kind}; see `llmalign recipe show RECIPE`"
+        )
     if kind == "recipes":
         from llmalign.recipe import list_recipes
 
@@ -277,17 +300,13 @@ def _listing(kind: str) -> list[dict[str, Any]]:
         ]
     if kind not in _REGISTRIES:
         raise ValueError(unknown("kind", kind, [*_REGISTRIES, "recipes", "algorithms"]))
-    home, name = _REGISTRIES[kind]
-    return [
-        {
-            "name": entry.name,
-            "summary": entry.summary,
-            "signature": entry.signature,
-            "paper": entry.paper,
-            "options": ", ".join(entry.options()),
-        }
-        for entry in getattr(import_module(home), name).entries()
-    ]
+    from llmalign.catalogue import full_row, row
+
+    home, found = _REGISTRIES[kind]
+    registry = getattr(import_module(home), found)
+    if name is not None:
+        return [full_row(registry.get(name, f"list {kind}"))]
+    return [full_row(e) if kind == "rewards" else row(e) for e in registry.entries()]
 
 
 # Where each registry lives; only the one asked for is imported, as some bring torch along.

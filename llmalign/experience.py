@@ -4,6 +4,7 @@ Shape letters in this file
     B  samples of a step    T  response tokens, right-padded
 """
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,18 +52,32 @@ class Experience:
         """(prompt ids, response ids) of every sample."""
         return [(g.prompt_ids, s.token_ids) for g in self.groups for s in g.group.samples]
 
+    @property
+    def adv_B(self) -> Tensor:
+        """Mean advantage of each sample's tokens; 0 where no token counts."""
+        count_B = self.mask_BT.sum(1)
+        sum_B = torch.where(self.mask_BT, self.adv_BT, 0.0).sum(1)
+        return sum_B / count_B.clamp(min=1)
+
+    def scores_and_advantages(self) -> tuple[list[list[Score]], list[list[float]]]:
+        """Scores and mean advantages, by group and sample."""
+        left = iter(self.adv_B.tolist())
+        return [g.scores for g in self.groups], [
+            [next(left) for _ in g.scores] for g in self.groups
+        ]
+
 
 def sample_records(
     experience: Experience, discarded: Sequence[ScoredGroup], step: int, tokenizer: Any
 ) -> Iterator[dict[str, Any]]:
     """One record per sample, as ``samples/*.jsonl`` keeps it; discarded ones say so in ``note``."""
-    row = 0
+    row, adv_B = 0, experience.adv_B.tolist()
+    has_token_B = experience.mask_BT.any(1).tolist()
     for number, scored in enumerate([*experience.groups, *discarded]):
         prompt = tokenizer.decode(scored.prompt_ids, skip_special_tokens=False)
         trained = number < len(experience.groups)
         for sample, score in zip(scored.group.samples, scored.scores, strict=True):
             judgement = score.judgement
-            adv_T = experience.adv_BT[row][experience.mask_BT[row]] if trained else ()
             yield {
                 "step": step,
                 "problem_id": scored.group.problem.id,
@@ -76,7 +91,7 @@ def sample_records(
                 "verdict": judgement.verdict.value if judgement else None,
                 "extracted": judgement.answer if judgement else None,
                 "why": judgement.why if judgement else "",
-                "advantage": float(sum(adv_T) / len(adv_T)) if len(adv_T) else None,
+                "advantage": adv_B[row] if trained and has_token_B[row] else None,
                 "note": score.note if trained else f"{score.note} left out by dynamic sampling",
             }
             row += 1
@@ -92,6 +107,7 @@ def sample_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Any]:
     tokens = sum(len(s.token_ids) for s in samples)
     aspects = {name for s in scores for name in s.aspects}
     return {
+        "reward_length": reward_length(groups),
         "reward": float(reward.mean()) if len(reward) else None,
         "reward_std": float(reward.std(correction=0)) if len(reward) else None,
         "accuracy": decided.count(Verdict.RIGHT) / len(decided) if decided else None,
@@ -101,6 +117,23 @@ def sample_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Any]:
         "not_scorable": sum(s.value is None for s in scores),
         "tokens_generated": tokens,
     } | {f"reward/{name}": _mean_aspect(scores, name) for name in sorted(aspects)}
+
+
+def reward_length(groups: Sequence[ScoredGroup]) -> float | None:
+    """Correlation of reward and length in tokens, both centred within groups; in [-1, 1]. None
+    where one of them does not differ within any group."""
+    rewards, lengths = [], []
+    for group in groups:
+        pairs = [
+            (score.value, float(len(sample.token_ids)))
+            for sample, score in zip(group.group.samples, group.scores, strict=True)
+            if score.value is not None
+        ]
+        if len({r for r, _ in pairs}) > 1 and len({n for _, n in pairs}) > 1:
+            mean_r, mean_n = (statistics.fmean(column) for column in zip(*pairs, strict=True))
+            rewards += [r - mean_r for r, _ in pairs]
+            lengths += [n - mean_n for _, n in pairs]
+    return statistics.correlation(rewards, lengths) if rewards else None
 
 
 def _mean_aspect(scores: Sequence[Score], name: str) -> float | None:

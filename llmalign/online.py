@@ -25,6 +25,8 @@ from llmalign.optim import Updater, UpdateResult
 from llmalign.policy import Policy, Reference, TokenBatch, microbatches
 from llmalign.problems import load_problems
 from llmalign.rewards import Group, RewardHost, Score
+from llmalign.rewards.disagreement import disagreement
+from llmalign.rewards.shares import advantage_shares
 from llmalign.rollout import SamplingParams, sample_seed
 from llmalign.rollout.hf import HfEngine
 from llmalign.run import RunFolder
@@ -43,7 +45,8 @@ class OnlineLoop:
             temperature=recipe.rollout.temperature,
             stop=tuple(recipe.rollout.stop),
         )
-        self.host = open_host(recipe, step_reward(recipe), policy)
+        self.reference = Reference(policy) if recipe.kl.coef else None
+        self.host = open_host(recipe, step_reward(recipe), policy, self.reference)
         problems = load_problems(recipe, policy, self.host)
         self.train_set, self.held_out, self.left_out = (
             problems.train,
@@ -54,7 +57,6 @@ class OnlineLoop:
             len(self.train_set), seed=recipe.seed, shuffle=recipe.data.shuffle
         )
         self.updater = Updater(policy, recipe.optimizer, total_steps=recipe.schedule.steps)
-        self.reference = Reference(policy) if recipe.kl.coef else None
         self._loss = LOSSES.get(recipe.loss.kind, "loss.kind").thing
         self._advantage = ADVANTAGES.get(recipe.advantage.kind, "advantage.kind").thing
         if problems.left_out:
@@ -374,6 +376,9 @@ class OnlineLoop:
         everything = experience.groups + discarded
         metrics = _update_metrics(results) | sample_metrics(everything)
         metrics |= _host_metrics(self.host)
+        metrics["disagreement"] = disagreement(self.host.reward, [g.scores for g in everything])
+        shares = advantage_shares(self.host.reward, *experience.scores_and_advantages())
+        metrics |= {f"share/{name}": share for name, share in shares.items()}
         generated = metrics["tokens_generated"]
         used = min(generated, int(trained / max(1, self.recipe.schedule.epochs_per_batch)))
         same = sum(not g.differs(self._metric_name) for g in everything)

@@ -8,14 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from llmalign.presets import PRESETS
-from llmalign.schema import Choice, Recipe
+from llmalign.schema import Choice, PolicyJudgeOptions, Recipe
 from llmalign.verifiers.registry import unknown
+
+if TYPE_CHECKING:
+    from llmalign.rewards import Reward
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -57,7 +60,7 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
     elif not path.is_file():
         raise FileNotFoundError(f"recipe {str(path)!r} does not exist, expected a .yaml file")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=RecipeLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
@@ -77,11 +80,18 @@ def list_recipes() -> dict[str, str]:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of a recipe file, for editors; losses and advantages by their signatures."""
+    """JSON schema of a recipe file, for editors; what registries know by their signatures."""
     from llmalign.advantages import ADVANTAGES
+    from llmalign.catalogue import reward_schemas
     from llmalign.losses import LOSSES
 
     schema = Recipe.model_json_schema()
+    schema["$defs"] |= reward_schemas()
+    schema["properties"]["reward"] = {
+        "description": "A reward's name, or a mapping from one name to its options.",
+        "anyOf": [{"$ref": "#/$defs/Reward"}, {"type": "null"}],
+        "default": None,
+    }
     schema["properties"]["algorithm"] = {"enum": sorted(PRESETS)}
     for key, registry in (("loss", LOSSES), ("advantage", ADVANTAGES)):
         schema["properties"][key] = {
@@ -91,11 +101,29 @@ def json_schema() -> dict[str, Any]:
                 f"{e.name}: {', '.join(e.options())}" for e in registry.entries()
             ),
         }
+    schema["properties"]["judge"] = _judge_schema()
     schema["required"] = ["algorithm", "model", "data"]
     return schema
 
 
-class _Loader(yaml.SafeLoader):
+def _judge_schema() -> dict[str, Any]:
+    """Either form of the ``judge`` block, or none."""
+    from llmalign.catalogue import type_schema
+    from llmalign.rewards.judge import JudgeOptions
+
+    forms: list[dict[str, Any]] = []
+    for options in (PolicyJudgeOptions, JudgeOptions):
+        hints = get_type_hints(options)
+        form = {"properties": {name: type_schema(hint) for name, hint in hints.items()}}
+        forms.append(
+            {"type": "object", "required": ["model"], "additionalProperties": False} | form
+        )
+    forms[1]["properties"]["model"] |= {"not": {"const": "frozen_policy"}}
+    description = "A model behind an API, or the policy as the run starts (frozen_policy)."
+    return {"description": description, "anyOf": [*forms, {"type": "null"}], "default": None}
+
+
+class RecipeLoader(yaml.SafeLoader):
     """Safe YAML that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses a key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -115,12 +143,12 @@ def _read_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
 
 
 def _install_floats() -> None:
-    _Loader.add_implicit_resolver(
+    RecipeLoader.add_implicit_resolver(
         "tag:llmalign,float",
         re.compile(r"^[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+$"),
         list("-+0123456789"),
     )
-    _Loader.add_constructor("tag:llmalign,float", _read_float)
+    RecipeLoader.add_constructor("tag:llmalign,float", _read_float)
 
 
 _install_floats()
@@ -146,7 +174,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise ValueError(f"--set is {override!r}, expected key.path=value")
-    value = yaml.load(text, Loader=_Loader)
+    value = yaml.load(text, Loader=RecipeLoader)
     node: Any = raw
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
@@ -215,6 +243,10 @@ def _resolve_choices(recipe: Recipe) -> Recipe:
 
 
 def _check_offline(recipe: Recipe) -> None:
+    if recipe.reward is not None:
+        from llmalign.rewards import build_reward
+
+        build_reward(recipe.reward)
     held_out = recipe.data.eval is not None
     if recipe.data.holdout:
         raise ValueError(
@@ -240,12 +272,24 @@ def _group_field(recipe: Recipe) -> str:
     )
 
 
+def _check_judge(recipe: Recipe, reward: "Reward") -> None:
+    from llmalign.rewards.node import walk
+
+    asking = [node.name for node in walk(reward) if node.need == "judge"]
+    if asking and recipe.judge is None:
+        raise ValueError(
+            f"judge is missing and reward {asking[-1]!r} asks one; say `judge: {{model: "
+            "frozen_policy}` for the policy as the run starts, or name a model behind an API "
+            "(model, base_url)"
+        )
+
+
 def _check_online(recipe: Recipe) -> None:
     from llmalign.rewards import build_reward
 
     if recipe.reward is None:
         raise ValueError("reward is missing; say for example `reward: math`")
-    build_reward(recipe.reward)
+    _check_judge(recipe, build_reward(recipe.reward))
     group_size = recipe.sampling.train_samples or recipe.rollout.samples_per_problem
     if group_size > recipe.rollout.samples_per_problem:
         raise ValueError(

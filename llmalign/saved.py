@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from llmalign.recipe import RecipeLoader
 from llmalign.rewards import Group, Problem, RewardHost, Sample, Score, build_reward
 
 TEXT_FIELDS = ("completion", "response", "prediction")
@@ -60,7 +61,7 @@ def read_reward(path: str | Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a YAML file with a reward tree")
     try:
-        spec = yaml.safe_load(path.read_text())
+        spec = yaml.load(path.read_text(encoding="utf-8"), Loader=RecipeLoader)
     except yaml.YAMLError as error:
         reason = str(error).replace("\n", " ")
         raise ValueError(f"{path} is no YAML: {reason}") from None
@@ -87,6 +88,10 @@ def read_samples(path: str | Path) -> list[dict[str, Any]]:
         if not isinstance(row, dict) or not any(field in row for field in TEXT_FIELDS):
             raise ValueError(
                 f"{path}, line {number}: expected an object with one of {', '.join(TEXT_FIELDS)}"
+            )
+        if not isinstance(_given(row), str):
+            raise ValueError(
+                f"{path}, line {number}: the completion is {_given(row)!r:.80}, expected a text"
             )
         rows.append(row)
     if not rows:
@@ -192,7 +197,11 @@ def _prompt(prompt: Any) -> Any:
 
 
 def _text(row: Mapping[str, Any]) -> str:
-    return str(next(row[field] for field in TEXT_FIELDS if field in row))
+    return str(_given(row))
+
+
+def _given(row: Mapping[str, Any]) -> Any:
+    return next(row[field] for field in TEXT_FIELDS if field in row)
 
 
 def _sample(text: str) -> Sample:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -224,12 +224,39 @@ class Observe(Strict):
     samples_per_step: int | None = Field(None, gt=0)
 
 
+class Limit(Strict):
+    """Above ``warn`` there is a note, above ``stop`` the run saves its state and ends."""
+
+    warn: float | None = None
+    stop: float | None = None
+
+
+class Monitors(Strict):
+    """What warns or stops a run whose reward may be gamed.
+
+    ``reward_length``: correlation of reward and length within groups, in [-1, 1]. ``truncated``:
+    share of samples at the limit. ``disagreement``: share of sample pairs that the members of an
+    ``ensemble`` order differently. Each must be over its limit ``patience`` steps in a row.
+    ``jump``: how far reward, length, entropy, KL, loss or gradient norm of one step lies from the
+    median of the last ``jump_window`` steps, in robust standard deviations.
+    """
+
+    reward_length: Limit = Limit(warn=0.8)
+    truncated: Limit = Limit(warn=0.5)
+    disagreement: Limit = Limit(warn=0.4)
+    jump: Limit = Limit(warn=20.0)
+    patience: int = Field(5, gt=0)
+    jump_window: int = Field(50, gt=2)
+
+
 class RewardHostOptions(Strict):
-    """The processes that verify: how many, how long one judgement may take, and which share of the
-    samples of a step may stay undecided before the run stops."""
+    """The processes that verify and that call functions of your own: how many, how long one
+    judgement or call may take, their address space in MiB, and which share of the samples of a
+    step may stay undecided before the run stops."""
 
     workers: int = Field(2, gt=0)
     timeout_s: float = Field(5.0, gt=0)
+    memory_mb: int = Field(2048, gt=0)
     max_undecided: float = Field(0.5, ge=0, le=1)
 
 
@@ -239,6 +266,30 @@ class WarmStart(Strict):
     data: Data
     optimizer: Optimizer = Optimizer(lr=1e-3)
     schedule: Schedule = Schedule()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyJudgeOptions:
+    """A judge that is the policy as the run started: the ``judge`` block with this ``model``.
+
+    Args:
+        model: ``frozen_policy``; any other name is that of a model behind an API.
+        max_new_tokens: the longest answer, thinking included, > 0; a longer one is none.
+        temperature: 0 takes the most likely token, >= 0.
+        seed: of its random streams, which temperature 0 does not use.
+        batch_size: chats answered at once, > 0.
+    """
+
+    model: Literal["frozen_policy"] = "frozen_policy"
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    seed: int = 0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_new_tokens", 1), ("batch_size", 1), ("temperature", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected >= {least}")
 
 
 class Recipe(Strict):
@@ -252,7 +303,7 @@ class Recipe(Strict):
     warm_start: WarmStart | None = None
     data: Data
     reward: Any = None
-    judge: dict[str, Any] | None = None  # fields of rewards.judge.JudgeOptions
+    judge: dict[str, Any] | None = None  # PolicyJudgeOptions, or rewards.judge.JudgeOptions
     reward_host: RewardHostOptions = RewardHostOptions()
     rollout: Rollout = Rollout()
     sampling: Sampling = Sampling()
@@ -266,22 +317,27 @@ class Recipe(Strict):
     schedule: Schedule = Schedule()
     evaluate: Evaluate = Evaluate()
     observe: Observe = Observe()
+    monitors: Monitors = Monitors()
 
     @field_validator("judge")
     @classmethod
     def _judge_is_complete(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
-        from llmalign.rewards.judge import JudgeOptions
-        from llmalign.verifiers.registry import unknown
+        from llmalign.verifiers.registry import coerce, unknown
 
         if given is None:
             return None
-        known = [field.name for field in fields(JudgeOptions)]
-        for name in given:
+        options = judge_options(given)
+        known = get_type_hints(options)
+        for name, value in given.items():
             if name not in known:
                 raise ValueError(unknown("option", name, known))
+            coerce(value, known[name], name)
         if "model" not in given:
-            raise ValueError("model is missing, expected the judge's name as its server knows it")
-        return asdict(JudgeOptions(**given))
+            raise ValueError(
+                "model is missing, expected the judge's name as its server knows it, or "
+                "'frozen_policy' for the policy itself"
+            )
+        return asdict(options(**given))
 
     @property
     def stage(self) -> str:
@@ -298,7 +354,7 @@ class Recipe(Strict):
     @property
     def identity(self) -> str:
         """Hash of what a resumed run may not change: all but length, saving, showing and place."""
-        plain = self.model_dump(mode="json", exclude={"output", "observe", "name"})
+        plain = self.model_dump(mode="json", exclude={"output", "observe", "monitors", "name"})
         for key in ("steps", "checkpoint_every", "keep_checkpoints"):
             del plain["schedule"][key]
         return _digest(plain)
@@ -306,6 +362,13 @@ class Recipe(Strict):
     def to_yaml(self) -> str:
         """The fully resolved recipe."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def judge_options(given: Mapping[str, Any]) -> type:
+    """Which options a ``judge`` block has: those of the policy as its own judge, or of an API."""
+    from llmalign.rewards.judge import JudgeOptions
+
+    return PolicyJudgeOptions if given.get("model") == "frozen_policy" else JudgeOptions
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

@@ -1,21 +1,23 @@
-"""The services that rewards need of a language model: the policy as a scorer, or a frozen one.
+"""The services that rewards need of language models: the policy, its start, others, embeddings.
 
 Shape letters in this file
     B  completions    T  tokens of a completion    N  tokens of all    D  hidden size
+    V  vocabulary
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from llmalign.data import encode_prompt
-from llmalign.policy import Policy, Reference, TokenBatch
+from llmalign.policy import Policy, Reference, TokenBatch, load_policy
 from llmalign.rewards import RewardHost, Sample, build_reward
-from llmalign.rewards.base import Prompt, TokenScores
+from llmalign.rewards.base import Judge, Prompt, TokenScores
 from llmalign.rewards.node import walk
-from llmalign.schema import Recipe
+from llmalign.schema import PolicyJudgeOptions, Recipe, judge_options
 
 BATCH_TOKENS = 8_192  # prompt and completion tokens in one forward pass, padding included
 
@@ -92,20 +94,112 @@ def _split(
         start = end
 
 
-def open_host(recipe: Recipe, spec: Any, policy: Policy) -> RewardHost:
-    """A reward host that lends the tree ``spec`` what it needs of ``policy`` and its start."""
+class TokenTable:
+    """The input embeddings the policy started with, kept on the CPU whatever it learns later."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._tokenizer = policy.tokenizer
+        table_VD = policy.model.get_input_embeddings().weight.detach()
+        self._table_VD = table_VD.to("cpu", copy=True)
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """One array [tokens, dimensions] in float32 per text, without special tokens."""
+        ids = [self._tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+        return [self._table_VD[torch.tensor(i, dtype=torch.long)].float().numpy() for i in ids]
+
+
+class FrozenModels:
+    """Opens further frozen models for rewards, each once.
+
+    Args:
+        policy: its tokenizer, device and dtype are theirs too.
+        recipe: how they are loaded.
+    """
+
+    def __init__(self, policy: Policy, recipe: Recipe) -> None:
+        self._policy, self._recipe = policy, recipe
+        self._opened: dict[str, ModelScorer] = {}
+
+    def __call__(self, path: str) -> ModelScorer:
+        """A scorer at temperature 1 of the model at ``path``, a folder or a hub name.
+
+        Raises:
+            RuntimeError: it cannot be loaded.
+            ValueError: its vocabulary is not the policy's.
+        """
+        if path not in self._opened:
+            self._opened[path] = ModelScorer(self._load(path), temperature=1.0)
+        return self._opened[path]
+
+    def _load(self, path: str) -> Policy:
+        policy = self._policy
+        dtype = str(next(policy.model.parameters()).dtype).removeprefix("torch.")
+        plain: dict[str, Any] = {"path": path, "build": None, "revision": None, "lora": None}
+        changes = {**plain, "dtype": dtype, "gradient_checkpointing": False}
+        config = self._recipe.model.model_copy(update=changes)
+        try:
+            found = load_policy(config, seed=self._recipe.seed, path=path)
+        except (FileNotFoundError, RuntimeError) as error:
+            raise RuntimeError(f"a reward's model {path!r} cannot be opened: {error}") from error
+        _refuse_other_tokens(path, found, policy.tokenizer)
+        found.model.requires_grad_(False).eval()
+        return Policy(found.model, policy.tokenizer, policy.device)
+
+
+def _refuse_other_tokens(path: str, found: Policy, tokenizer: Any) -> None:
+    """A model scores another's tokens only where each id means the same to both."""
+    theirs, ours = found.tokenizer.get_vocab(), tokenizer.get_vocab()
+    rows = found.model.get_input_embeddings().weight.shape[0]
+    if theirs == ours and rows > max(ours.values()):
+        return
+    name = getattr(tokenizer, "name_or_path", "") or "built in"
+    differ = sorted({*theirs.items()} ^ {*ours.items()}, key=lambda item: (item[1], item[0]))
+    shown = ", ".join(f"{token!r:.20} = {number}" for token, number in differ[:2])
+    raise ValueError(
+        f"model {path!r} has a vocabulary of {len(theirs)} tokens and {rows} embeddings, expected "
+        f"the {len(ours)} tokens of the policy's tokenizer ({name})"
+        + (f"; they differ in {len(differ)}, first in {shown}" if differ else "")
+        + "; give the model that the policy was fine-tuned from, saved with the policy's tokenizer "
+        "and its embeddings resized where fine-tuning added tokens"
+    )
+
+
+def open_host(
+    recipe: Recipe, spec: Any, policy: Policy, start: Reference | None = None
+) -> RewardHost:
+    """A reward host that lends the tree ``spec`` what it needs of ``policy`` and its start; to be
+    opened before the first update. ``start`` is the frozen start policy where there is one already.
+    """
     reward = build_reward(spec)
     needs = {node.need for node in walk(reward)}
     temperature = recipe.rollout.temperature
     own = ModelScorer(policy, temperature=temperature) if "policy_logprobs" in needs else None
-    frozen = None
-    if "frozen_logprobs" in needs:
-        frozen = ModelScorer(Reference(policy), temperature=1.0)
-    judge = None
-    if "judge" in needs and recipe.judge is not None:
-        from llmalign.rewards.judge import OpenAIJudge
-
-        judge = OpenAIJudge(**recipe.judge)
+    by_itself = "judge" in needs and _judges_itself(recipe)
+    if start is None and (by_itself or "frozen_logprobs" in needs):
+        start = Reference(policy)
+    frozen = ModelScorer(start, temperature=1.0) if start and "frozen_logprobs" in needs else None
     return RewardHost(
-        reward, policy=own, frozen=frozen, judge=judge, **recipe.reward_host.model_dump()
+        reward,
+        policy=own,
+        frozen=frozen,
+        judge=_open_judge(recipe, start) if "judge" in needs else None,
+        open_model=FrozenModels(policy, recipe) if frozen else None,
+        embed_tokens=TokenTable(policy) if "frozen_embeddings" in needs else None,
+        **recipe.reward_host.model_dump(),
     )
+
+
+def _judges_itself(recipe: Recipe) -> bool:
+    return recipe.judge is not None and judge_options(recipe.judge) is PolicyJudgeOptions
+
+
+def _open_judge(recipe: Recipe, start: Reference | None) -> Judge | None:
+    if recipe.judge is None:
+        return None
+    if start and _judges_itself(recipe):
+        from llmalign.self_judge import PolicyJudge
+
+        return PolicyJudge(start, PolicyJudgeOptions(**recipe.judge))
+    from llmalign.rewards.judge import OpenAIJudge
+
+    return OpenAIJudge(**recipe.judge)

@@ -18,6 +18,7 @@ from llmalign.observe import (
     write_json,
     write_report,
 )
+from llmalign.observe.monitors import Monitors
 from llmalign.optim import Updater
 from llmalign.policy import Policy, load_policy
 from llmalign.run import RunFolder, StopRequest
@@ -155,6 +156,7 @@ class _Run:
         self.totals: dict[str, float] = {}
         self.before: dict[str, Any] | None = None
         self.notes: list[str] = []
+        self.monitors = Monitors(recipe.monitors)
         if loop.left_out:
             self._note(
                 f"{len(loop.left_out)} problems were left out; "
@@ -195,6 +197,7 @@ class _Run:
         self.next_step = state["next_step"]
         self.seconds, self.totals, self.before = state["seconds"], state["totals"], state["before"]
         self.notes += [n for n in state["notes"] if n not in self.notes]
+        self.monitors.load_state_dict(state["monitors"])
         set_rng_state(tensors["rng"])
         self._note(f"resumed after step {self.next_step}")
 
@@ -210,6 +213,7 @@ class _Run:
             "totals": self.totals,
             "before": self.before,
             "notes": self.notes,
+            "monitors": self.monitors.state_dict(),
         }
         tensors = {"trainable": self.loop.updater.state_dict(), "rng": rng_state()}
         save_checkpoint(
@@ -252,6 +256,7 @@ class _Run:
                     tracker.log(metrics, metrics["step"])
                 self.display.update(self.next_step, metrics)
                 # After the line is written: a kill in between costs a step, never a line.
+                self._heed_monitors(metrics)
                 self._save_if_due()
             if self.stop.asked and self.next_step < steps:
                 return self._stopped()
@@ -291,6 +296,17 @@ class _Run:
         self.seconds += time.perf_counter() - started
         metrics["seconds_save"], self.seconds_save = self.seconds_save, 0.0
         return metrics
+
+    def _heed_monitors(self, metrics: dict[str, Any]) -> None:
+        for alarm in self.monitors.look(metrics):
+            message = f"step {metrics['step']}: {alarm.message}"
+            if alarm.stop:
+                self.save()
+                raise RuntimeError(
+                    f"{message}; the state is saved: raise or unset the limit and go on with "
+                    "--resume auto"
+                )
+            self._note(message)
 
     def _save_if_due(self) -> None:
         schedule = self.recipe.schedule

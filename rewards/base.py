@@ -6,14 +6,23 @@ No tensor, tokenizer, step number or rank is known here.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from llmalign.verifiers import Judgement
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Message = Mapping[str, str]  # {"role": "user", "content": "..."}
 Prompt = str | tuple[Message, ...]
 Need = Literal[
-    "pointwise", "groupwise", "paired_groups", "policy_logprobs", "frozen_logprobs", "judge"
+    "pointwise",
+    "groupwise",
+    "paired_groups",
+    "policy_logprobs",
+    "frozen_logprobs",
+    "frozen_embeddings",
+    "judge",
 ]
 FinishReason = Literal["eos", "stop", "length"]
 
@@ -82,6 +91,7 @@ class Score:
 
     ``value`` None means not scorable: the sample leaves the baseline and the loss.
     ``aspects`` holds the value of every node of the reward tree below (None: not scorable there).
+    ``seconds`` is what the slowest checker took, where it left no judgement.
     """
 
     value: float | None
@@ -89,6 +99,7 @@ class Score:
     judgement: Judgement | None = None
     note: str = ""
     steps: tuple[StepScore, ...] = ()
+    seconds: float = 0.0
 
 
 class Verify(Protocol):
@@ -126,22 +137,36 @@ class Scorer(Protocol):
     ) -> list[TokenScores]: ...
 
 
+class EmbedTokens(Protocol):
+    """The input embeddings of a text's tokens, [tokens, dimensions] in float32 for each text: the
+    rows of the table that the policy started with. No special tokens are added."""
+
+    def __call__(self, texts: Sequence[str]) -> "list[np.ndarray]": ...
+
+
 class Judge(Protocol):
     """A language model that answers chats. One text per chat, in order; None where the judge could
-    not be reached or gave nothing, after retries."""
+    not be reached or gave nothing, after retries. One with a true ``on_device`` runs where the
+    policy does, and is asked after generation only."""
 
     def __call__(self, chats: Sequence[Sequence[Message]]) -> list[str | None]: ...
 
 
 @dataclass(frozen=True)
 class Services:
-    """What the host lends to rewards; a service is there if the reward's ``need`` names it."""
+    """What the host lends to rewards; a service is there if the reward's ``need`` names it.
+
+    ``open_model`` comes with ``frozen``: a second frozen scorer, by folder or hub name, with the
+    policy's own tokenizer. Each model is loaded once.
+    """
 
     verify: Verify
     policy: Scorer | None = None
     frozen: Scorer | None = None
     judge: Judge | None = None
     step: Callable[[], int] = lambda: 0  # number of optimizer steps done
+    open_model: Callable[[str], Scorer] | None = None
+    embed_tokens: EmbedTokens | None = None
 
 
 class Reward(Protocol):

@@ -4,12 +4,14 @@
 one entry per sample; a chat's completion is ``[{"role": "assistant", "content": text}]``.
 """
 
-import importlib
 import inspect
+import itertools
+import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from llmalign.rewards.base import (
@@ -22,77 +24,121 @@ from llmalign.rewards.base import (
     Score,
     Services,
 )
+from llmalign.rewards.outside import KIND, import_function, values_of
 from llmalign.rewards.tree import REWARDS
+from llmalign.verifiers import GoldError, Judgement, Verdict
+
+_CALLS = itertools.count()
 
 
-@REWARDS.register("call", paper="", traits={"short": "function"})
+@REWARDS.register("call", paper="", traits={"short": "function", "example": "my_pkg.my_mod:f"})
 @dataclass(kw_only=True)
 class Call:
     """A function of your own, in the calling convention of TRL, as a reward.
 
-    Range: the function's. None, NaN and infinity are not scorable; an exception makes the samples
-    of that call not scorable, and the note says what was raised. Calls are never concurrent.
+    Range: the function's. It is called once per group, in a process of its own that is killed when
+    the call takes longer than ``reward_host.timeout_s``. A call that hangs, crashes or raises
+    leaves its samples undecided, and the note says why; None, NaN and infinity are not scorable.
+    What it prints there goes nowhere.
 
     Args:
         function: ``my_pkg.my_mod:f``, importable from where the run starts.
+        per_sample: one call per sample, so that a sample the function hangs on costs only itself;
+            for functions that look at one completion at a time.
+        in_process: call it here, one call at a time, instead of in a worker: for functions that
+            hold a model, keep state between calls, or read columns that are no JSON values. Such a
+            call has no time limit.
     """
 
     need: ClassVar[Need] = "groupwise"
 
     name: str
     function: str
+    per_sample: bool = False
+    in_process: bool = False
 
     def __post_init__(self) -> None:
-        self._function = _import(self.function)
-        self._accepted = _accepted(self._function)
+        if self.function.startswith("__main__:") and not self.in_process:
+            raise ValueError(
+                f"function is {self.function!r:.80}, which a worker cannot import; "
+                "put it into a module of its own, or set in_process: true"
+            )
+        self._accepted = _accepted(import_function(self.function))
         self._lock = threading.Lock()
+        self._services: Services | None = None
 
     def bind(self, services: Services) -> None:
-        """Needs nothing."""
+        """Takes the host's worker processes."""
+        self._services = services
 
     def check(self, problem: Problem) -> None:
-        """Any problem will do."""
+        """Raises GoldError where a column cannot be sent to a worker."""
+        if self.in_process:
+            return
+        for name, value in problem.columns.items():
+            try:
+                if self._accepted is None or name in self._accepted:
+                    json.dumps(value)
+            except (TypeError, ValueError):
+                raise GoldError(
+                    f"problem {problem.id!r}: column {name!r} is {repr(value)[:80]}, expected a "
+                    f"JSON value for {self.function}; leave the column out in data, or set "
+                    "in_process: true"
+                ) from None
 
     def score(self, groups: Sequence[Group]) -> list[list[Score]]:
-        """Calls the function once with all samples; ValueError for a result of wrong length."""
-        arguments = _arguments(groups)
-        if self._accepted is not None:
-            arguments = {name: arguments[name] for name in self._accepted if name in arguments}
-        count = sum(len(group.samples) for group in groups)
-        scores = iter(self._call(arguments, count))
-        return [[next(scores) for _ in group.samples] for group in groups]
+        """Calls the function once per group, or per sample."""
+        if self.per_sample:
+            calls = [replace(g, samples=(sample,)) for g in groups for sample in g.samples]
+        else:
+            calls = list(groups)
+        arguments = [self._arguments(call) for call in calls]
+        judgements = (self._here if self.in_process else self._outside)(arguments)
+        made = (
+            score
+            for call, judgement in zip(calls, judgements, strict=True)
+            for score in self._scores(judgement, len(call.samples))
+        )
+        return [[next(made) for _ in group.samples] for group in groups]
 
-    def _call(self, arguments: Mapping[str, Any], count: int) -> list[Score]:
+    def _arguments(self, group: Group) -> dict[str, Any]:
+        arguments = _arguments([group])
+        if self._accepted is None:
+            return arguments
+        return {name: arguments[name] for name in self._accepted if name in arguments}
+
+    def _outside(self, arguments: Sequence[dict[str, Any]]) -> list[Judgement]:
+        if self._services is None:
+            raise RuntimeError(f"reward {self.name!r} is not bound; score through a RewardHost")
+        # The number keeps calls apart: a pool remembers judgements, a function may be random.
+        pairs = [("", {"arguments": one, "call": next(_CALLS)}) for one in arguments]
+        return self._services.verify(KIND, pairs, {"function": self.function})
+
+    def _here(self, arguments: Sequence[dict[str, Any]]) -> list[Judgement]:
+        with self._lock:
+            return [self._judged(one) for one in arguments]
+
+    def _judged(self, arguments: dict[str, Any]) -> Judgement:
+        began = time.perf_counter()
+        verdict, answer, why = Verdict.RIGHT, None, ""
         try:
-            with self._lock:
-                values = list(self._function(**arguments))
-        except Exception as error:  # noqa: BLE001  (counted by the host as not scorable, with its reason)
-            note = f"{self.name}: raised {type(error).__name__}: {str(error)[:200]}"
-            return [Score(None, {self.name: None}, note=note)] * count
-        if len(values) != count:
-            raise ValueError(f"{self.function} returned {len(values)} values, expected {count}")
-        return [self._score(value) for value in values]
+            answer = json.dumps(values_of(self.function, arguments))
+        except Exception as error:  # noqa: BLE001  (undecided, and it says why)
+            verdict, why = Verdict.UNDECIDED, f"raised {type(error).__name__}: {str(error)[:200]}"
+        return Judgement(verdict, answer, why, time.perf_counter() - began)
 
-    def _score(self, value: Any) -> Score:
-        if value is None:
-            return Score(None, {self.name: None}, note=f"{self.name}: returned None")
-        number = float(value)
-        if not math.isfinite(number):
-            return Score(None, {self.name: None}, note=f"{self.name}: returned {number}")
-        return Score(number, {self.name: number})
+    def _scores(self, judgement: Judgement, count: int) -> list[Score]:
+        if judgement.verdict is Verdict.UNDECIDED or judgement.answer is None:
+            note = f"{self.name}: {judgement.why}"
+            return [Score(None, {self.name: None}, judgement, note)] * count
+        values = json.loads(judgement.answer)
+        return [self._score(value, judgement.seconds / count) for value in values]
 
-
-def _import(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    if not module or not name:
-        raise ValueError(f"function is {path!r:.80}, expected 'package.module:function'")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"function is {path!r:.80}, but: {error}; is it on PYTHONPATH?") from error
-    if not callable(found) or inspect.iscoroutinefunction(found):
-        raise ValueError(f"function is {path!r:.80}, expected an ordinary function")
-    return found
+    def _score(self, value: float | None, seconds: float) -> Score:
+        if value is None or not math.isfinite(value):
+            note = f"{self.name}: returned {value}"
+            return Score(None, {self.name: None}, note=note, seconds=seconds)
+        return Score(value, {self.name: value}, seconds=seconds)
 
 
 def _accepted(function: Callable[..., Any]) -> list[str] | None:
@@ -122,17 +168,22 @@ def _arguments(groups: Sequence[Group]) -> dict[str, list[Any]]:
     }
 
 
-def as_trl(reward: Reward) -> RewardFunction:
+def as_trl(reward: Reward, **host_options: Any) -> RewardFunction:
     """A reward as a function for TRL's trainers: ``reward_funcs=[as_trl(build_reward("math"))]``.
 
     Consecutive samples with the same prompt and columns are one group. Worker processes start
     with the first call and end with the interpreter. Arguments that are no list of one entry per
     sample (such as the trainer's state) are not columns.
+
+    Args:
+        reward: any reward tree.
+        host_options: of ``RewardHost``: ``workers``, ``timeout_s``, a ``judge``, a scorer.
+    Raises:
+        ValueError: the tree needs a service that ``host_options`` do not give.
     """
     from llmalign.rewards.host import RewardHost
 
-    lock = threading.Lock()
-    hosts: list[RewardHost] = []
+    host = RewardHost(reward, **host_options)
 
     def reward_function(
         prompts: Sequence[Any],
@@ -140,11 +191,8 @@ def as_trl(reward: Reward) -> RewardFunction:
         completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        with lock:
-            if not hosts:
-                hosts.append(RewardHost(reward))
         groups = list(_groups(prompts, completions, completion_ids, columns))
-        return [score.value for scores in hosts[0].score(groups) for score in scores]
+        return [score.value for scores in host.score(groups) for score in scores]
 
     reward_function.__name__ = reward.name
     return reward_function

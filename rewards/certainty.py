@@ -70,14 +70,16 @@ class _OfSample(TokenScored, ABC):
     def _value(self, sample: Sample, scores: TokenScores) -> float | None: ...
 
 
-@REWARDS.register("self_certainty", paper="INTUITOR, arXiv:2505.19590")
+@REWARDS.register(
+    "self_certainty", paper="INTUITOR, arXiv:2505.19590", traits={"example": "self_certainty"}
+)
 @dataclass(kw_only=True)
 class SelfCertainty(_OfSample):
     """Mean over the tokens of how far the policy's distribution is from uniform.
 
-    Range: [log V, inf) in nats, V the size of the vocabulary: 0 plus the constant log V for a
-    uniform distribution, as in the released code; a group baseline removes it. The policy scores
-    itself at its sampling temperature. None for a response without tokens.
+    Range: [log V, inf) in nats, V the size of the vocabulary. The constant log V of a uniform
+    distribution is not taken off, as in the released code; a group baseline removes it. The policy
+    scores itself at its sampling temperature. None for a response without tokens.
 
     Source: Zhao et al. 2025, arXiv:2505.19590.
     """
@@ -86,7 +88,9 @@ class SelfCertainty(_OfSample):
         return self_certainty(scores.certainties)
 
 
-@REWARDS.register("entropy", paper="RENT, arXiv:2505.22660")
+@REWARDS.register(
+    "entropy", paper="RENT, arXiv:2505.22660", traits={"example": {"entropy": {"no_answer": -7.0}}}
+)
 @dataclass(kw_only=True)
 class Entropy(_OfSample):
     """Minus the mean entropy of the policy's distribution over the tokens of the response.

@@ -13,7 +13,7 @@ from llmalign.verifiers.ifeval import Mode as Strictness
 from llmalign.verifiers.text import Mode
 
 
-@REWARDS.register("choice", paper="")
+@REWARDS.register("choice", paper="", traits={"example": {"choice": {"options_column": "options"}}})
 @dataclass(kw_only=True)
 class Choice(Verified):
     """``right`` for the right option of a multiple choice, else ``wrong``.
@@ -39,7 +39,9 @@ class Choice(Verified):
         return {"letter": letter, "options": column(problem, self.options_column)}
 
 
-@REWARDS.register("text", paper="Rajpurkar et al. 2016, arXiv:1606.05250")
+@REWARDS.register(
+    "text", paper="Rajpurkar et al. 2016, arXiv:1606.05250", traits={"example": "text"}
+)
 @dataclass(kw_only=True)
 class Text(Verified):
     """``right`` for the right short answer in words, else ``wrong``.
@@ -73,7 +75,11 @@ class Text(Verified):
         return {"mode": self.mode, "threshold": self.threshold}
 
 
-@REWARDS.register("sql", paper="Zhong et al. 2020, arXiv:2010.02840")
+@REWARDS.register(
+    "sql",
+    paper="Zhong et al. 2020, arXiv:2010.02840",
+    traits={"example": {"sql": {"root": "data/spider/database"}}},
+)
 @dataclass(kw_only=True)
 class Sql(Verified):
     """``right`` for a query that gives the rows of the gold query on SQLite, else ``wrong``.
@@ -129,7 +135,9 @@ def _below(root: str, paths: Any) -> Any:
 
 
 @REWARDS.register(
-    "toolcall", paper="Patil et al. 2025, Berkeley Function Calling Leaderboard, ICML"
+    "toolcall",
+    paper="Patil et al. 2025, Berkeley Function Calling Leaderboard, ICML",
+    traits={"example": "toolcall"},
 )
 @dataclass(kw_only=True)
 class ToolCall(Verified):
@@ -154,7 +162,11 @@ class ToolCall(Verified):
         return {"functions": functions, "ground_truth": column(problem, self.column)}
 
 
-@REWARDS.register("json_schema", paper="JSON Schema, draft 2020-12")
+@REWARDS.register(
+    "json_schema",
+    paper="JSON Schema, draft 2020-12",
+    traits={"example": {"json_schema": {"column": "schema"}}},
+)
 @dataclass(kw_only=True)
 class JsonSchema(Verified):
     """``right`` for a response whose JSON satisfies a schema, else ``wrong``.
@@ -176,7 +188,7 @@ class JsonSchema(Verified):
         return column(problem, self.column) if self.schema is None else self.schema
 
 
-@REWARDS.register("quantity", paper="")
+@REWARDS.register("quantity", paper="", traits={"example": {"quantity": {"rel_tol": 0.01}}})
 @dataclass(kw_only=True)
 class Quantity(Verified):
     """``right`` for the right quantity in any unit of its dimension, else ``wrong``.
@@ -213,7 +225,9 @@ class Quantity(Verified):
         return {"rel_tol": self.rel_tol, "unit": self.unit}
 
 
-@REWARDS.register("ifeval", paper="IFEval, arXiv:2311.07911")
+@REWARDS.register(
+    "ifeval", paper="IFEval, arXiv:2311.07911", traits={"example": {"ifeval": {"pay": "fraction"}}}
+)
 @dataclass(kw_only=True)
 class IfEval(Verified):
     """Pays verifiable instructions that are followed: all of them, or each its share.

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from llmalign.rewards.bleu import Referenced
+from llmalign.rewards.references import Referenced
 from llmalign.rewards.tree import REWARDS
 
 
-@REWARDS.register("chrf", paper="chrF: Popović 2015; chrF++: Popović 2017")
+@REWARDS.register(
+    "chrf",
+    paper="chrF: Popović 2015; chrF++: Popović 2017",
+    traits={"example": {"chrf": {"word_order": 2}}},
+)
 @dataclass(kw_only=True)
 class Chrf(Referenced):
     """chrF of the answer: F-score of character n-grams, with the best of the references.

@@ -33,7 +33,7 @@ class Quotation:
     cited: tuple[int, ...]
 
 
-@REWARDS.register("citation", paper="")
+@REWARDS.register("citation", paper="", traits={"example": {"citation": {"cited": "required"}}})
 @dataclass(kw_only=True)
 class Citation:
     """The share of the quotations in a response that stand, word for word, in their source.

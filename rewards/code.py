@@ -10,7 +10,7 @@ from llmalign.verifiers.code_layouts import gold_from_row
 from llmalign.verifiers.sandbox import LEVELS, Level
 
 
-@REWARDS.register("code", paper="")
+@REWARDS.register("code", paper="", traits={"example": "code"})
 @dataclass(kw_only=True)
 class Code(Verified):
     """``right`` for a program that passes all tests, else ``wrong``; None where undecided.

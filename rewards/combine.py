@@ -12,7 +12,16 @@ from llmalign.rewards.tree import REWARDS
 Ensembled = Literal["mean", "median", "min", "mean_minus_std", "uwo"]
 
 
-@REWARDS.register("sum", paper="", traits={"short": "of", "children": "of", "weighted": True})
+@REWARDS.register(
+    "sum",
+    paper="",
+    traits={
+        "short": "of",
+        "children": "of",
+        "weighted": True,
+        "example": {"sum": ["math", {"format": {"pattern": "<think>.+</think>.+", "weight": 0.1}}]},
+    },
+)
 @dataclass(kw_only=True)
 class Sum(Node):
     """The sum of the children's values, each times its ``weight`` (1 unless it says otherwise).
@@ -30,8 +39,16 @@ class Sum(Node):
                 total += child.weight * value
         return total
 
+    def contributions(self, values: Sequence[float | None]) -> list[float]:
+        """Weight times value."""
+        return [c.weight * (v or 0.0) for c, v in zip(self.children, values, strict=True)]
 
-@REWARDS.register("product", paper="", traits={"short": "of", "children": "of"})
+
+@REWARDS.register(
+    "product",
+    paper="",
+    traits={"short": "of", "children": "of", "example": {"product": ["rouge", "citation"]}},
+)
 @dataclass(kw_only=True)
 class Product(Node):
     """The product of the children's values: for values in [0, 1] a soft "all of them".
@@ -44,7 +61,11 @@ class Product(Node):
         return math.prod(values)
 
 
-@REWARDS.register("min", paper="", traits={"short": "of", "children": "of"})
+@REWARDS.register(
+    "min",
+    paper="",
+    traits={"short": "of", "children": "of", "example": {"min": ["rouge", "citation"]}},
+)
 @dataclass(kw_only=True)
 class Minimum(Node):
     """The least of the children's values: a sample is as good as its weakest side.
@@ -57,7 +78,15 @@ class Minimum(Node):
         return min(values)
 
 
-@REWARDS.register("all_of", paper="", traits={"short": "of", "children": "of"})
+@REWARDS.register(
+    "all_of",
+    paper="",
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"all_of": ["math", {"format": "<think>.+</think>.+"}]},
+    },
+)
 @dataclass(kw_only=True)
 class AllOf(Node):
     """1 where every child's value is above ``above``, else 0.
@@ -78,7 +107,11 @@ class AllOf(Node):
 @REWARDS.register(
     "ensemble",
     paper="Helping or Herding? Reward Model Ensembles; UWO: Coste et al. 2023",
-    traits={"short": "of", "children": "of"},
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"ensemble": {"of": ["bleu", "rouge", "chrf"], "how": "mean_minus_std"}},
+    },
 )
 @dataclass(kw_only=True)
 class Ensemble(Node):

@@ -8,7 +8,7 @@ from llmalign.rewards.tree import REWARDS
 from llmalign.rewards.verified import Verified, column
 
 
-@REWARDS.register("countdown", paper="")
+@REWARDS.register("countdown", paper="", traits={"example": "countdown"})
 @dataclass(kw_only=True)
 class Countdown(Verified):
     """``right`` for an expression that uses each number once and hits the target, else ``wrong``.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llmalign.rewards.base import Group, Need, Problem, Score, Services
+from llmalign.rewards.base import Group, Need, Score, Services
 from llmalign.rewards.embed import (
     Vector,
     cosine_matrix,
@@ -13,9 +13,9 @@ from llmalign.rewards.embed import (
     policy_embeddings,
     sentence_embeddings,
 )
-from llmalign.rewards.majority import Answers, answer_classes, majority_vote
+from llmalign.rewards.majority import Answers, Voted, majority_vote
 from llmalign.rewards.tree import REWARDS
-from llmalign.verifiers.extract import DEFAULT_MARKERS, Marker, extract
+from llmalign.verifiers.extract import extract
 
 Embedder = Literal["policy", "ngrams", "sentence_transformers"]
 Bands = Literal["released", "paper"]
@@ -100,9 +100,11 @@ def _stretch(values: Sequence[float | None]) -> list[float]:
     return [1.0 if value is None else (value - low) / (high - low) for value in values]
 
 
-@REWARDS.register("evol", paper="EVOL-RL, arXiv:2509.15194")
+@REWARDS.register(
+    "evol", paper="EVOL-RL, arXiv:2509.15194", traits={"example": {"evol": {"embedder": "policy"}}}
+)
 @dataclass(kw_only=True)
-class Evol:
+class Evol(Voted):
     """Majority answers get [0.5, 1], others [-1, -0.5], more for reasoning unlike the group's.
 
     Range: [-1, -0.5] and [0.5, 1]; 0 or 1 for a group of one under ``released``. A sample without a
@@ -126,41 +128,28 @@ class Evol:
     no random vector, and an answer need hold no digit.
     """
 
-    name: str
     embedder: Embedder = "policy"
     model: str | None = None
     mapping: Bands = "released"
     digits: bool = False
-    markers: tuple[Marker, ...] = DEFAULT_MARKERS
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.embedder == "sentence_transformers") != (self.model is not None):
             raise ValueError(
                 f"model is {self.model!r} and embedder is {self.embedder!r}; "
                 "embedder 'sentence_transformers' needs a model, the others take none"
             )
-        if not self.markers:
-            raise ValueError("markers is empty, expected at least one marker such as 'boxed'")
-        self._services: Services | None = None
 
     @property
     def need(self) -> Need:
         """The policy's hidden states, or only the group."""
         return "policy_logprobs" if self.embedder == "policy" else "groupwise"
 
-    def bind(self, services: Services) -> None:
-        """Takes the host's services; before ``score``."""
-        self._services = services
-
-    def check(self, problem: Problem) -> None:
-        """Any problem will do: the group labels itself."""
-
     def score(self, groups: Sequence[Group]) -> list[list[Score]]:
         """Lets each group vote, then compares its reasoning."""
-        if self._services is None:
-            raise RuntimeError(f"reward {self.name!r} is not bound; score through a RewardHost")
-        answered = answer_classes(groups, self._services.verify, self.markers)
-        vectors = iter(self._embed(groups, self._services))
+        answered = self.answered(groups)
+        vectors = iter(self._embed(groups, self.services()))
         return [
             self._score(group, answers, [next(vectors) for _ in group.samples])
             for group, answers in zip(groups, answered, strict=True)

@@ -12,7 +12,9 @@ from llmalign.verifiers.pattern import Mode
 
 
 @REWARDS.register(
-    "format", paper="DeepSeek-R1, arXiv:2501.12948, section 2.2.2", traits={"short": "pattern"}
+    "format",
+    paper="DeepSeek-R1, arXiv:2501.12948, section 2.2.2",
+    traits={"short": "pattern", "example": {"format": "<think>.+</think>.+"}},
 )
 @dataclass(kw_only=True)
 class Format(Verified):
@@ -33,6 +35,8 @@ class Format(Verified):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.pattern:
+            raise ValueError("pattern is '', expected a regex; an empty one pays empty responses")
         try:
             re.compile(self.pattern, re.DOTALL)
         except re.error as error:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmalign.rewards.base import Score, StepScore
@@ -11,7 +11,19 @@ from llmalign.rewards.tree import REWARDS
 
 
 @REWARDS.register(
-    "gate", paper="Gated Rewards (G-RA)", traits={"short": "of", "children": "of", "weighted": True}
+    "gate",
+    paper="Gated Rewards (G-RA)",
+    traits={
+        "short": "of",
+        "children": "of",
+        "weighted": True,
+        "example": {
+            "gate": {
+                "of": ["math", {"format": {"pattern": "<think>.+</think>.+", "weight": 0.2}}],
+                "thresholds": [0.5],
+            }
+        },
+    },
 )
 @dataclass(kw_only=True)
 class Gate(Node):
@@ -47,8 +59,12 @@ class Gate(Node):
     def _combine_known(self, values: Sequence[float | None]) -> float | None:
         if values[0] is None:
             return None  # nobody knows whether the goal was reached
+        return sum(self.contributions(values))
+
+    def contributions(self, values: Sequence[float | None]) -> list[float]:
+        """Weight times value, 0 below a closed gate."""
         kept = gated(values, self.thresholds)
-        return sum(c.weight * v for c, v in zip(self.children, kept, strict=True))
+        return [c.weight * v for c, v in zip(self.children, kept, strict=True)]
 
     def _merged(self, scores: Sequence[Score], value: float | None) -> Score:
         merged = super()._merged(scores, value)
@@ -56,7 +72,7 @@ class Gate(Node):
         opened = passes([score.value for score in scores], self.thresholds)
         for is_open, score in zip(opened, scores, strict=True):
             steps += score.steps if is_open else ()
-        return Score(merged.value, merged.aspects, merged.judgement, merged.note, steps)
+        return replace(merged, steps=steps)
 
 
 def passes(values: Sequence[float | None], thresholds: Sequence[float]) -> list[bool]:
@@ -76,7 +92,13 @@ def gated(values: Sequence[float | None], thresholds: Sequence[float]) -> list[f
 @REWARDS.register(
     "bottom_line",
     paper="Searcher Preferences (SearchLLM)",
-    traits={"children": ("bottom", "of"), "weighted": True},
+    traits={
+        "children": ("bottom", "of"),
+        "weighted": True,
+        "example": {
+            "bottom_line": {"bottom": ["citation"], "of": ["rouge", {"relevance": {"weight": 0.5}}]}
+        },
+    },
 )
 @dataclass(kw_only=True)
 class BottomLine(Node):
@@ -102,6 +124,12 @@ class BottomLine(Node):
         self.children = [*self.bottom, *self.of]
         if not self.delta > 0:
             raise ValueError(f"delta is {self.delta}, expected > 0")
+        for child in self.bottom:
+            if child.weight != 1:
+                raise ValueError(
+                    f"bottom: {child.reward.name!r} has weight {child.weight}, expected none: "
+                    "bottom lines count alike; weigh the rewards of `of`"
+                )
         if not sum(child.weight for child in self.of) > 0:
             raise ValueError("the weights of the children add up to 0, expected more")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llmalign.rewards.base import Group, Problem, Sample, Score, StepScore
-from llmalign.rewards.bleu import TextOnly, answer_text, named_score, references
 from llmalign.rewards.node import Node
+from llmalign.rewards.references import TextOnly, answer_text, named_score, references
 from llmalign.rewards.relevance import question, variety
 from llmalign.rewards.rouge import words
 from llmalign.rewards.tree import REWARDS
@@ -16,7 +16,11 @@ from llmalign.verifiers.format import tagged
 from llmalign.verifiers.text import normalise_text
 
 
-@REWARDS.register("progressive_retrieval", paper="GraphRAG-R1 (progressive retrieval attenuation)")
+@REWARDS.register(
+    "progressive_retrieval",
+    paper="GraphRAG-R1 (progressive retrieval attenuation)",
+    traits={"example": {"sum": ["cost_aware_f1", {"progressive_retrieval": {"first": 0.5}}]}},
+)
 @dataclass(kw_only=True)
 class ProgressiveRetrieval(TextOnly):
     """Pays each further retrieval less than the one before (PRA).
@@ -68,7 +72,11 @@ def retrieval_attenuation(calls: int, first: float, decay: float) -> float:
     return first * (1 - decay**calls) / (1 - decay)
 
 
-@REWARDS.register("cost_aware_f1", paper="GraphRAG-R1 (cost-aware F1)")
+@REWARDS.register(
+    "cost_aware_f1",
+    paper="GraphRAG-R1 (cost-aware F1)",
+    traits={"example": {"cost_aware_f1": {"cost": 0.1}}},
+)
 @dataclass(kw_only=True)
 class CostAwareF1(TextOnly):
     """F1 of the answer's words against the gold, less with every retrieval (CAF).
@@ -132,7 +140,11 @@ def word_f1(answer: str, gold: str) -> float:
 @REWARDS.register(
     "kg_path",
     paper="Knowledge Graphs are Implicit Reward Models",
-    traits={"short": "of", "children": "of"},
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"kg_path": {"of": "choice", "column": "path"}},
+    },
 )
 @dataclass(kw_only=True)
 class KgPath(Node):
@@ -200,7 +212,11 @@ def path_pay(hits: int, path_words: int, variety: float) -> float:
     return min(1.2 * hits / path_words + 0.3 * (hits >= 2), 1.5) * variety
 
 
-@REWARDS.register("proactive", paper="Teaching Language Models To Gather Information Proactively")
+@REWARDS.register(
+    "proactive",
+    paper="Teaching Language Models To Gather Information Proactively",
+    traits={"example": {"proactive": {"column": "masked_facts"}}},
+)
 @dataclass(kw_only=True)
 class Proactive(TextOnly):
     """One for each fact, kept from the prompt, that the user's replies to questions bring out.

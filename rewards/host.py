@@ -2,13 +2,29 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmalign.rewards.base import Group, Judge, Problem, Reward, Score, Scorer, Services
-from llmalign.rewards.node import load_tree_state, needs_whole_batch, tree_state, walk
+from llmalign.rewards.base import (
+    EmbedTokens,
+    Group,
+    Judge,
+    Problem,
+    Reward,
+    Score,
+    Scorer,
+    Services,
+)
+from llmalign.rewards.node import (
+    load_tree_state,
+    needs_whole_batch,
+    scores_of,
+    tree_state,
+    walk,
+)
 from llmalign.verifiers import GoldError, Judgement, Verdict
 from llmalign.verifiers.pool import VerifierPool
 
@@ -28,6 +44,7 @@ class HostStats:
     not_scorable: int = 0
     seconds: float = 0.0
     slowest: list[tuple[str, int, float]] = field(default_factory=list)
+    why: Counter[str] = field(default_factory=Counter)  # reasons of what is undecided
 
 
 class RewardHost:
@@ -37,9 +54,10 @@ class RewardHost:
         reward: the reward tree; bound here.
         workers: verifier processes, > 0; they start with the first judgement.
         timeout_s: wall time one judgement may take, in seconds.
+        memory_mb: address space of one worker, in MiB.
         max_undecided: share of samples, in [0, 1], that may be undecided in one look at ``stats``;
             above it ``stats`` raises, because then the checker is at fault, not the policy.
-        policy, frozen, judge: services for rewards that need them.
+        policy, frozen, judge, open_model, embed_tokens: services for rewards that need them.
     Raises:
         ValueError: the tree needs a service that is not given.
     """
@@ -50,32 +68,47 @@ class RewardHost:
         *,
         workers: int = 2,
         timeout_s: float = 5.0,
+        memory_mb: int = 2048,
         max_undecided: float = 1.0,
         policy: Scorer | None = None,
         frozen: Scorer | None = None,
         judge: Judge | None = None,
+        open_model: Callable[[str], Scorer] | None = None,
+        embed_tokens: EmbedTokens | None = None,
     ) -> None:
         self.reward = reward
         self.step = 0  # number of optimizer steps done, told by the loop
         self._max_undecided = max_undecided
         self._judge = judge
         self._waiting: list[tuple[Group, Future[list[Score]]]] = []
-        _refuse_missing(reward, policy, frozen, judge)
-        self._workers, self._timeout_s = workers, timeout_s
+        _refuse_missing(reward, policy, frozen, judge, embed_tokens)
+        self._workers, self._timeout_s, self._memory_mb = workers, timeout_s, memory_mb
         self._pool: VerifierPool | None = None
         self._closed = False
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max(4, workers), thread_name_prefix="reward")
         self._stats = HostStats()
-        reward.bind(Services(self._verify, policy, frozen, judge, step=lambda: self.step))
+        reward.bind(
+            Services(
+                self._verify,
+                policy,
+                frozen,
+                judge,
+                step=lambda: self.step,
+                open_model=open_model,
+                embed_tokens=embed_tokens,
+            )
+        )
 
     @property
     def after_generation(self) -> bool:
         """Whether groups are scored together once all are there: a node compares problems, or a
-        reward runs the policy, which is busy before."""
+        reward (or the judge) runs where the policy does, which is busy before."""
         needs = {node.need for node in walk(self.reward)}
-        return needs_whole_batch(self.reward) or bool(
-            needs & {"policy_logprobs", "frozen_logprobs"}
+        return (
+            needs_whole_batch(self.reward)
+            or bool(needs & {"policy_logprobs", "frozen_logprobs"})
+            or getattr(self._judge, "on_device", False)
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,13 +121,7 @@ class RewardHost:
 
     def check(self, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
         """The problems this reward could never score, each with the reason."""
-        bad = []
-        for problem in problems:
-            try:
-                self.reward.check(problem)
-            except GoldError as error:
-                bad.append((problem, str(error)))
-        return bad
+        return never_scorable(self.reward, problems)
 
     def submit(self, group: Group) -> "Future[list[Score]]":
         """Scores one group in the background, beside other groups; with ``after_generation`` not
@@ -118,7 +145,7 @@ class RewardHost:
     def score(self, groups: Sequence[Group]) -> list[list[Score]]:
         """One list of scores per group, in order; from any thread."""
         began = time.perf_counter()
-        scores = self.reward.score(groups)
+        scores = scores_of(self.reward, groups)
         self._count(groups, scores, time.perf_counter() - began)
         return scores
 
@@ -131,10 +158,11 @@ class RewardHost:
         with self._lock:
             stats, self._stats = self._stats, HostStats()
         if stats.undecided > self._max_undecided * stats.samples:
+            reason, count = stats.why.most_common(1)[0]
             raise RuntimeError(
                 f"{stats.undecided} of {stats.samples} samples are undecided, more than the share "
-                f"of {self._max_undecided:g} that reward_host.max_undecided allows; look at the "
-                "notes in the samples, or raise reward_host.timeout_s"
+                f"of {self._max_undecided:g} that reward_host.max_undecided allows; {count} times "
+                f"because: {reason}; mend the reward, or raise reward_host.timeout_s"
             )
         return stats
 
@@ -156,7 +184,7 @@ class RewardHost:
             if self._closed:
                 raise RuntimeError("the reward host is closed; open a new one")
             if self._pool is None:
-                self._pool = VerifierPool(self._workers, self._timeout_s)
+                self._pool = VerifierPool(self._workers, self._timeout_s, self._memory_mb)
             pool = self._pool
         return pool.judge_many(kind, pairs, options)
 
@@ -170,19 +198,43 @@ class RewardHost:
                 for index, score in enumerate(group_scores):
                     stats.samples += 1
                     stats.not_scorable += score.value is None
-                    if judgement := score.judgement:
-                        stats.undecided += judgement.verdict is Verdict.UNDECIDED
-                        stats.slowest.append((group.problem.id, index, judgement.seconds))
+                    judgement = score.judgement
+                    if judgement is not None and judgement.verdict is Verdict.UNDECIDED:
+                        stats.undecided += 1
+                        stats.why[score.note or judgement.why] += 1
+                    seconds = max(score.seconds, judgement.seconds if judgement else 0.0)
+                    if judgement is not None or seconds:
+                        stats.slowest.append((group.problem.id, index, seconds))
             stats.slowest = sorted(stats.slowest, key=lambda s: -s[2])[:NUM_SLOWEST]
 
 
+def never_scorable(reward: Reward, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
+    """The problems that a reward could never score, each with the reason; nothing is started."""
+    bad = []
+    for problem in problems:
+        try:
+            reward.check(problem)
+        except GoldError as error:
+            bad.append((problem, str(error)))
+    return bad
+
+
 def _refuse_missing(
-    reward: Reward, policy: Scorer | None, frozen: Scorer | None, judge: Judge | None
+    reward: Reward,
+    policy: Scorer | None,
+    frozen: Scorer | None,
+    judge: Judge | None,
+    embed_tokens: EmbedTokens | None,
 ) -> None:
-    given = {"policy_logprobs": policy, "frozen_logprobs": frozen, "judge": judge}
+    given = {
+        "policy_logprobs": policy,
+        "frozen_logprobs": frozen,
+        "frozen_embeddings": embed_tokens,
+        "judge": judge,
+    }
     for node in walk(reward):
         if given.get(node.need, True) is None:
             raise ValueError(
                 f"reward {node.name!r} needs {node.need}, which this host was not given; "
-                "a training run gives policy_logprobs and frozen_logprobs, a judge block the judge"
+                "a training run gives what needs a model, a judge block the judge"
             )

@@ -20,7 +20,7 @@ class _Unverified:
         """Any problem will do."""
 
 
-@REWARDS.register("length", paper="")
+@REWARDS.register("length", paper="", traits={"example": {"length": {"max_tokens": 1024}}})
 @dataclass(kw_only=True)
 class Length(_Unverified):
     """0 for a length within [min_tokens, max_tokens], -1 outside, plus ``per_token`` per token.
@@ -61,7 +61,11 @@ class Length(_Unverified):
         return Score(value, {self.name: value})
 
 
-@REWARDS.register("soft_overlong", paper="DAPO, arXiv:2503.14476, eq. 13")
+@REWARDS.register(
+    "soft_overlong",
+    paper="DAPO, arXiv:2503.14476, eq. 13",
+    traits={"example": {"sum": ["math", {"soft_overlong": {"buffer_tokens": 512}}]}},
+)
 @dataclass(kw_only=True)
 class SoftOverlong(_Unverified):
     """0 up to ``max_tokens - buffer_tokens``, then falling in a line to -factor at ``max_tokens``.
@@ -86,13 +90,15 @@ class SoftOverlong(_Unverified):
             _check_buffer(self.max_tokens, self.buffer_tokens)
 
     def score(self, groups: Sequence[Group]) -> list[list[Score]]:
-        """Counts tokens; ValueError where neither ``max_tokens`` nor the group has a limit."""
+        """Counts tokens; RuntimeError where neither ``max_tokens`` nor the group has a limit."""
         return [self._score(group) for group in groups]
 
     def _score(self, group: Group) -> list[Score]:
         limit = group.max_new_tokens if self.max_tokens is None else self.max_tokens
         if limit is None:
-            raise ValueError("max_tokens is null, expected a limit; the group has none, so set it")
+            raise RuntimeError(
+                "max_tokens is null, expected a limit; the group has none, so set it"
+            )
         lengths = [num_tokens(sample) for sample in group.samples]
         penalties = [soft_overlong_penalty(n, limit, self.buffer_tokens) for n in lengths]
         return [Score(self.factor * p, {self.name: self.factor * p}) for p in penalties]
@@ -118,9 +124,9 @@ def soft_overlong_penalty(num_tokens: int, max_tokens: int, buffer_tokens: int) 
 
 
 def num_tokens(sample: Sample) -> int:
-    """Sampled tokens of a sample; raises ValueError where it has text but no token ids."""
+    """Sampled tokens of a sample; raises RuntimeError where it has text but no token ids."""
     if sample.text and not sample.token_ids:
-        raise ValueError("token_ids is empty, expected the sampled tokens; pass completion_ids")
+        raise RuntimeError("token_ids is empty, expected the sampled tokens; pass completion_ids")
     return len(sample.token_ids)
 
 

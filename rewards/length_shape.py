@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llmalign.rewards.base import Group, Need, Score
-from llmalign.rewards.bleu import TextOnly
 from llmalign.rewards.length import num_tokens
 from llmalign.rewards.node import Node
+from llmalign.rewards.references import TextOnly
 from llmalign.rewards.tree import REWARDS
 
 
@@ -52,7 +52,7 @@ class LengthShaped(Node):
 @REWARDS.register(
     "harmo_length",
     paper="Beyond Monolithic Rewards: Hybrid and Multi-Aspect Reward Optimization",
-    traits={"short": "of", "children": "of"},
+    traits={"short": "of", "children": "of", "example": {"harmo_length": "math"}},
 )
 @dataclass(kw_only=True)
 class HarmoLength(LengthShaped):
@@ -99,7 +99,11 @@ def harmo_terms(
 @REWARDS.register(
     "er_length",
     paper="efficient-reasoning baseline of Self-Aligned Reward",
-    traits={"short": "of", "children": "of"},
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"er_length": {"of": "math", "factor": 0.2}},
+    },
 )
 @dataclass(kw_only=True)
 class ErLength(LengthShaped):
@@ -132,7 +136,11 @@ def er_term(length: int, lengths_right: Sequence[int]) -> float:
     return -math.tanh((length - mean) / (std + 1e-5) / 2)  # 2 sigmoid(z) - 1 = tanh(z / 2)
 
 
-@REWARDS.register("o1_pruner_length", paper="O1-Pruner baseline of Self-Aligned Reward")
+@REWARDS.register(
+    "o1_pruner_length",
+    paper="O1-Pruner baseline of Self-Aligned Reward",
+    traits={"example": {"sum": ["math", {"o1_pruner_length": {"weight": 0.2}}]}},
+)
 @dataclass(kw_only=True)
 class O1PrunerLength(TextOnly):
     """Pays responses shorter than the mean of their group, right or wrong: add it to a verifier.
@@ -169,7 +177,11 @@ def o1_pruner_term(length: int, lengths: Sequence[int]) -> float:
 @REWARDS.register(
     "cosine_length",
     paper="Demystifying Long Chain-of-Thought Reasoning in LLMs, arXiv:2502.03373",
-    traits={"short": "of", "children": "of"},
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"cosine_length": {"of": "math", "max_tokens": 4096}},
+    },
 )
 @dataclass(kw_only=True)
 class CosineLength(Node):
@@ -218,7 +230,9 @@ class CosineLength(Node):
         """Along the cosine; ValueError where neither ``max_tokens`` nor the group has a limit."""
         limit = group.max_new_tokens if self.max_tokens is None else self.max_tokens
         if limit is None:
-            raise ValueError("max_tokens is null, expected a limit; the group has none, so set it")
+            raise RuntimeError(
+                "max_tokens is null, expected a limit; the group has none, so set it"
+            )
         shaped: list[float | None] = []
         for sample, value in zip(group.samples, values[0], strict=True):
             length = num_tokens(sample)

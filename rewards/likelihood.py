@@ -102,7 +102,11 @@ def endogenous_rewards(
     ]
 
 
-@REWARDS.register("endogenous", paper="arXiv:2506.23235, eq. 11-12")
+@REWARDS.register(
+    "endogenous",
+    paper="arXiv:2506.23235, eq. 11-12",
+    traits={"example": {"endogenous": {"over": "mean"}}},
+)
 @dataclass(kw_only=True)
 class Endogenous(TokenScored):
     """Log-likelihood of the response under a frozen model: its endogenous reward.
@@ -173,7 +177,7 @@ def follow_up_likelihood(
     return total(gaps, "mean") if len(gaps) == len(positive) else None
 
 
-@REWARDS.register("follow_up", paper="FLR, arXiv:2409.13948")
+@REWARDS.register("follow_up", paper="FLR, arXiv:2409.13948", traits={"example": "follow_up"})
 @dataclass(kw_only=True)
 class FollowUp(TokenScored):
     """How much likelier a content user is to speak next than a discontent one.
@@ -264,7 +268,19 @@ def option_probability(logprobs: Sequence[float | None], index: int) -> float | 
     return math.exp(known[index] - largest) / math.fsum(math.exp(x - largest) for x in known)
 
 
-@REWARDS.register("listener", paper="arXiv:2506.22832, eq. 3")
+@REWARDS.register(
+    "listener",
+    paper="arXiv:2506.22832, eq. 3",
+    traits={
+        "example": {
+            "sum": [
+                {"format": "<think>.+</think>.+"},
+                {"choice": {"weight": 0.5}},
+                {"listener": {"weight": 0.5}},
+            ]
+        }
+    },
+)
 @dataclass(kw_only=True)
 class Listener(TokenScored):
     """Probability that a frozen listener gives the right option after reading the reasoning.

@@ -25,7 +25,11 @@ class Diagnosis:
     statements: int
 
 
-@REWARDS.register("lsp", paper="Language Server CLI Empowers Language Agents with Process Rewards")
+@REWARDS.register(
+    "lsp",
+    paper="Language Server CLI Empowers Language Agents with Process Rewards",
+    traits={"example": {"gate": ["code", {"lsp": {"column": "code", "weight": 0.1}}]}},
+)
 @dataclass(kw_only=True)
 class Lsp:
     """Pays each version of a file for the diagnostics it has fewer than the version before.

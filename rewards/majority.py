@@ -168,38 +168,14 @@ def _is_gold(answer: str) -> bool:
     return True
 
 
-@REWARDS.register("majority", paper="TTRL, arXiv:2504.16084")
 @dataclass(kw_only=True)
-class Majority:
-    """``right`` for the answer most samples of the group agree on, else ``wrong``; needs no gold.
-
-    Range: {wrong, right}. A sample without a readable answer has no vote, counts in the
-    denominator of ``majority_ratio``, and is ``wrong``; so is every sample of a group without any
-    answer. None where the verifier could not tell whether there is an answer. Ties go to the
-    answer whose first sample has the lowest index. Aspects, for the name ``majority``:
-    ``majority_ratio``, and ``majority_agreement``, the part of the group that gives this sample's
-    own answer.
-
-    Args:
-        markers: how the answer is found in the response, as for ``math``.
-
-    Source: Zuo et al. 2025, arXiv:2504.16084. Unlike its released code, answers are counted as
-    equal by the math verifier in either direction, and a label needs no sampling order.
-    """
-
-    need: ClassVar[Need] = "groupwise"
+class Voted:
+    """Base of a reward whose label is the answer that the samples of a group vote for."""
 
     name: str
-    right: float = 1.0
-    wrong: float = 0.0
     markers: tuple[Marker, ...] = DEFAULT_MARKERS
 
     def __post_init__(self) -> None:
-        if self.right <= self.wrong:
-            raise ValueError(
-                f"right is {self.right} and wrong is {self.wrong}; "
-                "right must be the larger, or the policy is paid to leave the majority"
-            )
         if not self.markers:
             raise ValueError("markers is empty, expected at least one marker such as 'boxed'")
         self._services: Services | None = None
@@ -211,12 +187,53 @@ class Majority:
     def check(self, problem: Problem) -> None:
         """Any problem will do: the group labels itself."""
 
-    def score(self, groups: Sequence[Group]) -> list[list[Score]]:
-        """Lets each group vote."""
+    def services(self) -> Services:
+        """Those of the host; RuntimeError before ``bind``."""
         if self._services is None:
             raise RuntimeError(f"reward {self.name!r} is not bound; score through a RewardHost")
-        answered = answer_classes(groups, self._services.verify, self.markers)
-        return [self._score(answers) for answers in answered]
+        return self._services
+
+    def answered(self, groups: Sequence[Group]) -> list[Answers]:
+        """The answers of each group, equal ones in one class."""
+        return answer_classes(groups, self.services().verify, self.markers)
+
+
+@REWARDS.register("majority", paper="TTRL, arXiv:2504.16084", traits={"example": "majority"})
+@dataclass(kw_only=True)
+class Majority(Voted):
+    """``right`` for the answer most samples of the group agree on, else ``wrong``; needs no gold.
+
+    Range: {wrong, right}. A sample without a readable answer has no vote, counts in the
+    denominator of ``majority_ratio``, and is ``wrong``; so is every sample of a group without any
+    answer. None where the verifier could not tell whether there is an answer. Ties go to the
+    answer whose first sample has the lowest index. Aspects, for the name ``majority``:
+    ``majority_ratio``, and ``majority_agreement``, the part of the group that gives this sample's
+    own answer.
+
+    Args:
+        right, wrong: paid for the majority's answer, the larger, and for any other.
+        markers: how the answer is found in the response, as for ``math``.
+
+    Source: Zuo et al. 2025, arXiv:2504.16084. Unlike its released code, answers are counted as
+    equal by the math verifier in either direction, and a label needs no sampling order.
+    """
+
+    need: ClassVar[Need] = "groupwise"
+
+    right: float = 1.0
+    wrong: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.right <= self.wrong:
+            raise ValueError(
+                f"right is {self.right} and wrong is {self.wrong}; "
+                "right must be the larger, or the policy is paid to leave the majority"
+            )
+
+    def score(self, groups: Sequence[Group]) -> list[list[Score]]:
+        """Lets each group vote."""
+        return [self._score(answers) for answers in self.answered(groups)]
 
     def _score(self, answers: Answers) -> list[Score]:
         ballot = majority_vote(answers.classes)

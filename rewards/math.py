@@ -9,7 +9,7 @@ from llmalign.rewards.verified import Verified, column
 from llmalign.verifiers.extract import DEFAULT_MARKERS, Marker
 
 
-@REWARDS.register("math", paper="")
+@REWARDS.register("math", paper="", traits={"example": "math"})
 @dataclass(kw_only=True)
 class Math(Verified):
     """``right`` for the right mathematical answer, else ``wrong``; None where undecided.

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from llmalign.rewards.base import Group, Need, Problem, Reward, Score, Services
 from llmalign.rewards.tree import Child
+from llmalign.verifiers import GoldError, Judgement, Verdict
 
 Values = list[list[float | None]]  # by group and sample; None: not scorable
 
@@ -55,7 +56,7 @@ class Node:
 
     def score(self, groups: Sequence[Group]) -> list[list[Score]]:
         """Scores the children, then makes one value of theirs."""
-        by_child = [child.reward.score(groups) for child in self.children]
+        by_child = [scores_of(child.reward, groups) for child in self.children]
         values = [[[score.value for score in scores] for scores in one] for one in by_child]
         made = self.combine_batch(groups, values)
         return [
@@ -80,16 +81,22 @@ class Node:
         """One value, from those of the children for one sample."""
         raise NotImplementedError
 
+    def contributions(self, values: Sequence[float | None]) -> list[float] | None:
+        """What each child adds to the node's value for one sample, from the children's values;
+        None for nodes whose value is no sum."""
+        return None
+
     def _combine_known(self, values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return self.combine(known) if len(known) == len(values) else None
 
     def _merged(self, scores: Sequence[Score], value: float | None) -> Score:
         aspects = {name: aspect for score in scores for name, aspect in score.aspects.items()}
-        judgement = next((s.judgement for s in scores if s.judgement is not None), None)
+        judgement = _telling(scores, value is None)
         note = "; ".join(dict.fromkeys(score.note for score in scores if score.note))
         steps = next((score.steps for score in scores if score.steps), ())
-        return Score(value, {**aspects, self.name: value}, judgement, note, steps)
+        seconds = max(score.seconds for score in scores)
+        return Score(value, {**aspects, self.name: value}, judgement, note, steps, seconds)
 
     def state(self) -> dict[str, Any]:
         """What the node remembers between steps, as JSON values; empty for most."""
@@ -97,6 +104,36 @@ class Node:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back what ``state`` gave."""
+
+
+def scores_of(reward: Reward, groups: Sequence[Group]) -> list[list[Score]]:
+    """What a reward says of groups; where it raises, the samples of that group are undecided.
+
+    Raises:
+        GoldError: a problem lacks what the reward reads.
+        RuntimeError, OSError, MemoryError: the machine is at fault, or the way rewards are run.
+    """
+    try:
+        return reward.score(groups)
+    except (GoldError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):
+            raise
+        if len(groups) > 1:
+            return [scores_of(reward, [group])[0] for group in groups]
+        why = f"raised {type(error).__name__}: {str(error)[:200]}"
+        judgement = Judgement(Verdict.UNDECIDED, None, why)
+        score = Score(None, {reward.name: None}, judgement, f"{reward.name}: {why}")
+        return [[score] * len(group.samples) for group in groups]
+
+
+def _telling(scores: Sequence[Score], lost: bool) -> Judgement | None:
+    """The judgement that stands for all: the first, or where the value is lost the undecided one
+    that lost it."""
+    judgements = [score.judgement for score in scores if score.judgement is not None]
+    undecided = [j for j in judgements if j.verdict is Verdict.UNDECIDED]
+    return next(iter(undecided if lost and undecided else judgements), None)
 
 
 def walk(reward: Reward) -> Iterator[Reward]:

@@ -10,6 +10,7 @@ from llmalign.rewards.node import Node, Values
 from llmalign.rewards.tree import REWARDS
 
 Scope = Literal["none", "group", "batch", "running"]
+How = Literal["standard", "range", "clip"]
 
 
 def standardised(values: Sequence[float | None], eps: float, ddof: int) -> list[float | None]:
@@ -25,18 +26,37 @@ def standardised(values: Sequence[float | None], eps: float, ddof: int) -> list[
     return [None if v is None else (v - mean) / scale for v in values]
 
 
-@REWARDS.register("normalize", paper="", traits={"short": "of", "children": "of"})
+def bent(values: Sequence[float | None], how: How, low: float, high: float) -> list[float | None]:
+    """(x - low) / (high - low) for ``range``, x kept within [low, high] for ``clip``; a range of
+    width 0 gives 0."""
+    if how == "clip":
+        return [None if v is None else min(max(v, low), high) for v in values]
+    width = high - low
+    return [None if v is None else (v - low) / width if width else 0.0 for v in values]
+
+
+@REWARDS.register(
+    "normalize",
+    paper="",
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"normalize": {"of": "rouge", "scope": "running"}},
+    },
+)
 @dataclass(kw_only=True)
 class Normalize(Node):
     """The child's value with mean 0 and standard deviation 1 among its peers.
 
-    Range: unbounded, mostly within [-3, 3]. Equal values give 0. Samples without value are left
+    Range: unbounded, mostly within [-3, 3]; [0, 1] by ``range``. Equal values give 0. Samples without value are left
     out of the moments and stay without.
 
     Args:
         scope: the peers: the samples of the same problem (``group``), of the step (``batch``), or
             all so far, this step included (``running``; saved with the checkpoint); ``none`` does
             nothing.
+        how: ``standard``: as above. ``range``: (r - least) / (largest - least). ``clip``: r
+            kept within one standard deviation of the mean. Both are baselines of PAR.
         eps: added to the standard deviation.
         ddof: 1 for the sample standard deviation, 0 for the population's; ``running`` uses 0.
     """
@@ -44,6 +64,7 @@ class Normalize(Node):
     single: ClassVar[bool] = True
 
     scope: Scope = "group"
+    how: How = "standard"
     eps: float = 1e-6
     ddof: int = 1
 
@@ -55,19 +76,31 @@ class Normalize(Node):
             raise ValueError(f"eps is {self.eps}, expected >= 0")
         self.whole_batch = self.scope in ("batch", "running")  # type: ignore[misc]
         self.count, self.mean, self.squares = 0, 0.0, 0.0
+        self.low, self.high = math.inf, -math.inf
 
     def combine_batch(self, groups: Sequence[Group], values: Sequence[Values]) -> Values:
         """Normalises within the scope."""
         if self.scope == "none":
             return [list(row) for row in values[0]]
         if self.scope == "group":
-            return [standardised(row, self.eps, self.ddof) for row in values[0]]
+            return [self._among(row) for row in values[0]]
         flat = [v for row in values[0] for v in row]
         if self.scope == "batch":
-            made = iter(standardised(flat, self.eps, self.ddof))
+            made = iter(self._among(flat))
         else:
             made = iter(self._running(flat))
         return [[next(made) for _ in row] for row in values[0]]
+
+    def _among(self, values: Sequence[float | None]) -> list[float | None]:
+        known = [v for v in values if v is not None]
+        if self.how == "standard" or not known:
+            return standardised(values, self.eps, self.ddof)
+        if self.how == "range":
+            return bent(values, "range", min(known), max(known))
+        mean = math.fsum(known) / len(known)
+        squares = math.fsum((v - mean) ** 2 for v in known)
+        spread = math.sqrt(squares / max(1, len(known) - self.ddof))
+        return bent(values, "clip", mean - spread, mean + spread)
 
     def _running(self, values: Sequence[float | None]) -> list[float | None]:
         for value in values:
@@ -76,7 +109,12 @@ class Normalize(Node):
                 step = value - self.mean
                 self.mean += step / self.count
                 self.squares += step * (value - self.mean)
+                self.low, self.high = min(self.low, value), max(self.high, value)
         scale = math.sqrt(self.squares / self.count) if self.count else 0.0
+        if self.how == "range":
+            return bent(values, "range", self.low, self.high)
+        if self.how == "clip":
+            return bent(values, "clip", self.mean - scale, self.mean + scale)
         if not scale:
             return [None if v is None else 0.0 for v in values]
         return [None if v is None else (v - self.mean) / (scale + self.eps) for v in values]
@@ -85,15 +123,27 @@ class Normalize(Node):
         """The running moments."""
         if self.scope != "running":
             return {}
-        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+        moments = {"count": self.count, "mean": self.mean, "squares": self.squares}
+        return moments | ({"low": self.low, "high": self.high} if self.count else {})
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes the running moments back."""
         self.count, self.mean = int(state["count"]), float(state["mean"])
         self.squares = float(state["squares"])
+        self.low = float(state.get("low", math.inf))
+        self.high = float(state.get("high", -math.inf))
 
 
-@REWARDS.register("gdpo", paper="GDPO", traits={"short": "of", "children": "of", "weighted": True})
+@REWARDS.register(
+    "gdpo",
+    paper="GDPO",
+    traits={
+        "short": "of",
+        "children": "of",
+        "weighted": True,
+        "example": {"gdpo": ["math", {"length": {"max_tokens": 4000, "weight": 0.5}}]},
+    },
+)
 @dataclass(kw_only=True)
 class Gdpo(Node):
     """Normalises each child within its group, adds them by weight, then normalises over the batch.

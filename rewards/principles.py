@@ -37,7 +37,9 @@ class YesNo(Judged):
 
 
 @REWARDS.register(
-    "nuggets", paper="An Efficient Rubric-based Generative Verifier for Search-Augmented LLMs"
+    "nuggets",
+    paper="An Efficient Rubric-based Generative Verifier for Search-Augmented LLMs",
+    traits={"example": {"nuggets": {"column": "nuggets"}}},
 )
 @dataclass(kw_only=True)
 class Nuggets(YesNo):
@@ -64,6 +66,11 @@ class Nuggets(YesNo):
 @REWARDS.register(
     "principles",
     paper="RLBFF: Binary Flexible Feedback to bridge between Human Feedback & Verifiable Rewards",
+    traits={
+        "example": {
+            "principles": {"principles": ["It answers in one paragraph.", "It names its sources."]}
+        }
+    },
 )
 @dataclass(kw_only=True)
 class Principles(YesNo):
@@ -99,7 +106,13 @@ class Principles(YesNo):
 
 
 @REWARDS.register(
-    "listwise_judge", paper="RewardAnything: Generalizable Principle-Following Reward Models"
+    "listwise_judge",
+    paper="RewardAnything: Generalizable Principle-Following Reward Models",
+    traits={
+        "example": {
+            "listwise_judge": {"principle": "Prefer the shortest response that answers in full."}
+        }
+    },
 )
 @dataclass(kw_only=True)
 class ListwiseJudge:

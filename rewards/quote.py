@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from llmalign.rewards.base import Group, Problem, Score, Services
-from llmalign.rewards.bleu import TextOnly, answer_text, named_score, references
+from llmalign.rewards.references import TextOnly, answer_text, named_score, references
 from llmalign.rewards.tree import REWARDS
 
 _BASE = 0x9E3779B97F4A7C15  # odd, so that a position in an n-gram is never multiplied away
 
 
 @REWARDS.register(
-    "quote", paper="Verifiable by Design: Aligning Language Models to Quote from Pre-Training Data"
+    "quote",
+    paper="Verifiable by Design: Aligning Language Models to Quote from Pre-Training Data",
+    traits={"example": {"quote": {"column": "sources"}}},
 )
 @dataclass(kw_only=True)
 class Quote(TextOnly):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmalign.rewards.base import Group, Sample, Score
-from llmalign.rewards.bleu import TextOnly, named_score, ngrams
+from llmalign.rewards.references import TextOnly, named_score, ngrams
 from llmalign.rewards.tree import REWARDS
 from llmalign.verifiers.extract import extract
 
@@ -22,6 +22,9 @@ PHRASES = (
 @REWARDS.register(
     "reasoning_pattern",
     paper="The Climb Carves Wisdom Deeper Than the Summit: noisy rewards in learning to reason",
+    traits={
+        "example": {"calibrate": [{"noise": {"of": "math", "rate": 0.2}}, "reasoning_pattern"]}
+    },
 )
 @dataclass(kw_only=True)
 class ReasoningPattern(TextOnly):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmalign.rewards.base import Group, Problem, Prompt, Score
-from llmalign.rewards.bleu import TextOnly, answer_text, named_score, ngrams, references
+from llmalign.rewards.references import TextOnly, answer_text, named_score, ngrams, references
 from llmalign.rewards.rouge import words
 from llmalign.rewards.tree import REWARDS
 
@@ -16,7 +16,11 @@ Similarity = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
 NGRAM = 3  # characters, of the built-in similarity
 
 
-@REWARDS.register("relevance", paper="Preference-free Alignment Learning with R3")
+@REWARDS.register(
+    "relevance",
+    paper="Preference-free Alignment Learning with R3",
+    traits={"example": {"relevance": {"mode": "closed"}}},
+)
 @dataclass(kw_only=True)
 class Relevance(TextOnly):
     """Relevance of the answer, times its length for open questions, times its variety (R3).

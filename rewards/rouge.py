@@ -4,13 +4,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmalign.rewards.bleu import Referenced
+from llmalign.rewards.references import Referenced
 from llmalign.rewards.tree import REWARDS
 
 _WORD = re.compile(r"[^\W_]+")
 
 
-@REWARDS.register("rouge", paper="ROUGE: Lin 2004 (ROUGE-L)")
+@REWARDS.register(
+    "rouge",
+    paper="ROUGE: Lin 2004 (ROUGE-L)",
+    traits={"example": {"rouge": {"column": "references"}}},
+)
 @dataclass(kw_only=True)
 class Rouge(Referenced):
     """F1 of the longest common subsequence of words, ROUGE-L, with the best of the references.

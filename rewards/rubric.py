@@ -211,7 +211,11 @@ class Judged(ABC):
         return Score(0.0, {self.name: 0.0, **aspects}, note=f"{self.name}: no content")
 
 
-@REWARDS.register("rubric", paper="Reinforcement Learning with Rubric Anchors")
+@REWARDS.register(
+    "rubric",
+    paper="Reinforcement Learning with Rubric Anchors",
+    traits={"example": {"rubric": {"column": "rubrics", "guard": True}}},
+)
 @dataclass(kw_only=True)
 class Rubric(Judged):
     """Pays what a judge grades against a rubric: a weighted mean, with vetoes and shaping.

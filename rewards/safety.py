@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmalign.rewards.base import Group, Need, Problem, Score
-from llmalign.rewards.bleu import TextOnly, answer_text
 from llmalign.rewards.node import Node
+from llmalign.rewards.references import TextOnly, answer_text
 from llmalign.rewards.tree import REWARDS
 from llmalign.rewards.verified import column
 from llmalign.verifiers import GoldError
@@ -19,7 +19,9 @@ REFUSALS = (
 )
 
 
-@REWARDS.register("refusal", paper="")
+@REWARDS.register(
+    "refusal", paper="", traits={"example": {"sum": ["relevance", {"refusal": {"weight": -1.0}}]}}
+)
 @dataclass(kw_only=True)
 class Refusal(TextOnly):
     """1 where the answer opens with a refusal, else 0: a phrase list, English by default.
@@ -57,7 +59,15 @@ class Refusal(TextOnly):
 @REWARDS.register(
     "alpha_align",
     paper="AlphaAlign: safety alignment with extremely simplified reinforcement learning",
-    traits={"children": "of"},
+    traits={
+        "children": "of",
+        "example": {
+            "alpha_align": {
+                "of": [{"format": "<think>.+</think>.+"}, "refusal", "relevance"],
+                "harmful": "harmful",
+            }
+        },
+    },
 )
 @dataclass(kw_only=True)
 class AlphaAlign(Node):

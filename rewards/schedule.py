@@ -12,7 +12,25 @@ from llmalign.rewards.node import Node
 from llmalign.rewards.tree import REWARDS
 
 
-@REWARDS.register("schedule", paper="", traits={"short": "of", "children": "of"})
+@REWARDS.register(
+    "schedule",
+    paper="",
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {
+            "sum": [
+                "math",
+                {
+                    "schedule": {
+                        "of": {"format": "<think>.+</think>.+"},
+                        "points": [[0, 1.0], [200, 0.0]],
+                    }
+                },
+            ]
+        },
+    },
+)
 @dataclass(kw_only=True)
 class Schedule(Node):
     """The child's value times a factor that depends on the step, linear between given points.
@@ -58,7 +76,9 @@ def interpolated(points: Sequence[Sequence[float]], step: float) -> float:
 
 
 @REWARDS.register(
-    "trust", paper="SophiaVL-R1 (Trust-GRPO)", traits={"short": "of", "children": "of"}
+    "trust",
+    paper="SophiaVL-R1 (Trust-GRPO)",
+    traits={"short": "of", "children": "of", "example": {"trust": ["math", "rubric"]}},
 )
 @dataclass(kw_only=True)
 class Trust(Node):
@@ -130,7 +150,18 @@ def _mean(values: Sequence[float]) -> float:
 @REWARDS.register(
     "dynamic_weights",
     paper="Dynamic Reward Weighting",
-    traits={"short": "of", "children": "of", "weighted": True},
+    traits={
+        "short": "of",
+        "children": "of",
+        "weighted": True,
+        "example": {
+            "dynamic_weights": {
+                "of": ["math", {"length": {"per_token": -0.001}}],
+                "low": [0, -1],
+                "high": [1, 0],
+            }
+        },
+    },
 )
 @dataclass(kw_only=True)
 class DynamicWeights(Node):

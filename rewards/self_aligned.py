@@ -85,7 +85,11 @@ def without_question(prompt: Prompt) -> Prompt:
     return (*kept, {"role": "user", "content": ""})
 
 
-@REWARDS.register("self_aligned", paper="SAR, arXiv:2509.05489")
+@REWARDS.register(
+    "self_aligned",
+    paper="SAR, arXiv:2509.05489",
+    traits={"example": {"sum": ["math", {"self_aligned": {"weight": 0.2}}]}},
+)
 @dataclass(kw_only=True)
 class SelfAligned(TokenScored):
     """How much less surprising the response is with the question than without it.

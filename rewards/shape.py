@@ -1,22 +1,25 @@
-"""Nodes that bend the value of one child: clipping, centred sigmoids, noise, calibration."""
+"""Nodes that bend the value of one child: clipping, scaling, noise, calibration."""
 
 import hashlib
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from llmalign.rewards.base import Group, Problem, Score
+from llmalign.rewards.base import Group, Score
 from llmalign.rewards.node import Node
 from llmalign.rewards.tree import REWARDS
-from llmalign.verifiers import GoldError
-
-Curve = Literal["sigmoid", "tanh", "log_sigmoid", "identity"]
-MAX_LOG = 700.0  # exp() of more overflows
 
 
-@REWARDS.register("clip", paper="", traits={"short": "of", "children": "of"})
+@REWARDS.register(
+    "clip",
+    paper="",
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"clip": {"of": {"length": {"per_token": -0.001}}, "low": -0.5}},
+    },
+)
 @dataclass(kw_only=True)
 class Clip(Node):
     """The child's value, kept within [low, high].
@@ -46,7 +49,15 @@ class Clip(Node):
         return min(max(values[0], low), high)
 
 
-@REWARDS.register("scale", paper="", traits={"short": "of", "children": "of"})
+@REWARDS.register(
+    "scale",
+    paper="",
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"scale": {"of": {"length": {"per_token": -1.0}}, "factor": 0.001}},
+    },
+)
 @dataclass(kw_only=True)
 class Scale(Node):
     """``factor * r + offset``.
@@ -54,7 +65,8 @@ class Scale(Node):
     Range: the child's, mapped.
 
     Args:
-        factor, offset: as above.
+        factor: what the child's value is multiplied by.
+        offset: added to it afterwards.
     """
 
     single: ClassVar[bool] = True
@@ -68,103 +80,9 @@ class Scale(Node):
 
 
 @REWARDS.register(
-    "centred",
-    paper="Reward Shaping (PAR); LSC: arXiv:2402.00742",
-    traits={"short": "of", "children": "of"},
-)
-@dataclass(kw_only=True)
-class Centred(Node):
-    """The child's value against reference values of the same problem, through a curve.
-
-    Range: by the curve. ``sigmoid``: mean_m sigmoid(k (r - ref_m)) (PAR), in (0, 1). ``tanh``: the
-    same with tanh, in (-1, 1). ``identity``: k (r - mean ref). ``log_sigmoid``: log sigmoid of
-    k (r - q), q a quantile of a normal fit of the references (LSC), in (-inf, 0); summed over
-    several rewards it is a soft "all of them".
-
-    Args:
-        curve: one of the above.
-        references: column with the values of reference answers to the problem (a list); null: 0.
-        k: steepness, > 0.
-        quantile: of the fit, in (0, 1), for ``log_sigmoid``.
-    Source: Reward Shaping to Mitigate Reward Hacking in RLHF (PAR, and its baselines); Transforming
-    and Combining Rewards for Aligning Large Language Models, arXiv:2402.00742 (log-sigmoid).
-    """
-
-    single: ClassVar[bool] = True
-
-    curve: Curve = "sigmoid"
-    references: str | None = None
-    k: float = 1.0
-    quantile: float = 0.85
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.k > 0:
-            raise ValueError(f"k is {self.k}, expected > 0")
-        if not 0 < self.quantile < 1:
-            raise ValueError(f"quantile is {self.quantile}, expected it in (0, 1)")
-
-    def check(self, problem: Problem) -> None:
-        """Raises GoldError where the references are missing or no finite numbers."""
-        super().check(problem)
-        self._references(problem)
-
-    def _references(self, problem: Problem) -> list[float]:
-        if self.references is None:
-            return [0.0]
-        found = problem.columns.get(self.references)
-        numbers = isinstance(found, list | tuple) and all(
-            isinstance(x, int | float) and math.isfinite(x) for x in found
-        )
-        if not numbers or not found:
-            raise GoldError(
-                f"problem {problem.id!r}: column {self.references!r} is {repr(found)[:80]}, "
-                "expected a list of finite numbers: rewards of reference answers"
-            )
-        return [float(x) for x in found]
-
-    def combine_group(
-        self, group: Group, values: Sequence[Sequence[float | None]]
-    ) -> list[float | None]:
-        """Bends each value of the group by the same references."""
-        references = self._references(group.problem)
-        return [
-            None if v is None else centred(v, references, self.curve, self.k, self.quantile)
-            for v in values[0]
-        ]
-
-
-def centred(
-    value: float, references: Sequence[float], curve: Curve, k: float = 1.0, quantile: float = 0.85
-) -> float:
-    """A value against its references, see ``Centred``."""
-    if curve == "sigmoid":
-        return statistics.fmean(sigmoid(k * (value - ref)) for ref in references)
-    mean = statistics.fmean(references)
-    if curve == "log_sigmoid":
-        spread = statistics.stdev(references) if len(references) > 1 else 0.0
-        z = statistics.NormalDist().inv_cdf(quantile)
-        centre = mean + z * (spread + 1e-5) if len(references) > 1 else mean
-        return log_sigmoid(k * (value - centre))
-    if curve == "tanh":
-        return statistics.fmean(math.tanh(k * (value - ref)) for ref in references)
-    return k * (value - mean)
-
-
-def sigmoid(x: float) -> float:
-    """1 / (1 + exp(-x)), without overflow."""
-    return 1 / (1 + math.exp(-x)) if x > -MAX_LOG else 0.0
-
-
-def log_sigmoid(x: float) -> float:
-    """log of the sigmoid, in nats."""
-    return -math.log1p(math.exp(-x)) if x > -MAX_LOG else x
-
-
-@REWARDS.register(
     "noise",
     paper="The Climb Carves Wisdom Deeper Than the Summit",
-    traits={"short": "of", "children": "of"},
+    traits={"short": "of", "children": "of", "example": {"noise": {"of": "math", "rate": 0.2}}},
 )
 @dataclass(kw_only=True)
 class Noise(Node):
@@ -215,7 +133,11 @@ def flip(value: float, low: float = 0.0, high: float = 1.0) -> float:
 @REWARDS.register(
     "calibrate",
     paper="The Climb Carves Wisdom Deeper Than the Summit",
-    traits={"short": "of", "children": "of"},
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"calibrate": [{"noise": {"of": "math", "rate": 0.2}}, "reasoning_pattern"]},
+    },
 )
 @dataclass(kw_only=True)
 class Calibrate(Node):
@@ -248,7 +170,15 @@ def calibrated(value: float, correction: float, by: float, below: float) -> floa
     return min(1.0, value + by * correction) if value < below else value
 
 
-@REWARDS.register("if_undecided", paper="", traits={"short": "of", "children": "of"})
+@REWARDS.register(
+    "if_undecided",
+    paper="",
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {"if_undecided": {"of": "math", "then": "zero"}},
+    },
+)
 @dataclass(kw_only=True)
 class IfUndecided(Node):
     """Says what becomes of samples that the child cannot score.
@@ -283,7 +213,16 @@ class IfUndecided(Node):
 @REWARDS.register(
     "flawed_positive",
     paper="FAPO: Flawed-Aware Policy Optimization",
-    traits={"short": "of", "children": "of"},
+    traits={
+        "short": "of",
+        "children": "of",
+        "example": {
+            "flawed_positive": [
+                "math",
+                {"principles": {"principles": ["A step of the reasoning is wrong or unfounded."]}},
+            ]
+        },
+    },
 )
 @dataclass(kw_only=True)
 class FlawedPositive(Node):

@@ -32,7 +32,11 @@ _READS = {
 }
 
 
-@REWARDS.register("sql_partial", paper="Reasoning-SQL")
+@REWARDS.register(
+    "sql_partial",
+    paper="Reasoning-SQL",
+    traits={"example": {"sql_partial": {"root": "data/bird/database"}}},
+)
 @dataclass(kw_only=True)
 class SqlPartial(Sql):
     """Pays a query for the right rows, and in part for what points towards them.

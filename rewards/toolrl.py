@@ -64,7 +64,9 @@ class Match:
         return (self.names + self.points) / self.possible
 
 
-@REWARDS.register("toolrl", paper="ToolRL: Reward is All Tool Learning Needs")
+@REWARDS.register(
+    "toolrl", paper="ToolRL: Reward is All Tool Learning Needs", traits={"example": "toolrl"}
+)
 @dataclass(kw_only=True)
 class ToolRL:
     """Pays the form of a response, and its tool calls in part: names, parameters and values.

@@ -11,7 +11,12 @@ from llmalign.verifiers import VERIFIERS, GoldError, Judgement, Verdict
 
 @dataclass(kw_only=True)
 class Verified(ABC):
-    """Base of a reward that pays ``right`` or ``wrong`` as a verifier says; None if undecided."""
+    """Base of a reward that pays ``right`` or ``wrong`` as a verifier says; None if undecided.
+
+    Args:
+        right: paid for a right answer; must be the larger.
+        wrong: paid for any other.
+    """
 
     verifier: ClassVar[str]
     need: ClassVar[Need] = "pointwise"

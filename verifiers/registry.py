@@ -160,5 +160,17 @@ def describe(annotation: Any) -> str:
         return " or ".join(describe(a) for a in get_args(annotation))
     if annotation is None or annotation is type(None):
         return "null"
-    names = {float: "a number", int: "an integer", str: "a string", bool: "true or false"}
-    return names.get(annotation, str(annotation))
+    if origin in (list, tuple) or annotation in (list, tuple):
+        inner = [one for one in get_args(annotation)[:1] if one is not Any]
+        return f"a list, each {describe(inner[0])}" if inner else "a list"
+    return _WORDS.get(origin or annotation, str(annotation))
+
+
+_WORDS = {
+    float: "a number",
+    int: "an integer",
+    str: "a string",
+    bool: "true or false",
+    dict: "a mapping",
+    Any: "any value",
+}

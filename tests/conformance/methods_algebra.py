@@ -1,15 +1,16 @@
 """Reference cases of the reward algebra: gates, ensembles, shaping, normalisation, schedules."""
 
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from llmalign.rewards import build_reward
+from llmalign.rewards.centred import centred, log_sigmoid, sigmoid
 from llmalign.rewards.combine import brme, ensemble
 from llmalign.rewards.gate import bottom_line, gated, weighted_mean
 from llmalign.rewards.normalize import standardised
 from llmalign.rewards.schedule import added_volume, trust_factor
-from llmalign.rewards.shape import calibrated, centred, flip, log_sigmoid, sigmoid
+from llmalign.rewards.shape import calibrated, flip
 
 Case = Mapping[str, Any]
 
@@ -63,20 +64,16 @@ def _par_baselines(case: Case) -> Any:
     inputs, what = case["inputs"], case["case"]
     rewards, references = inputs["reward"], inputs["ref_rewards"]
     pairs = list(zip(rewards, references, strict=True))
-    mean, std = statistics.fmean(rewards), statistics.pstdev(rewards)
     if what.startswith("plain sigmoid"):
         return [sigmoid(r) for r in rewards]
     if what.startswith("tanh"):
         return [centred(r, refs, "tanh") for r, refs in pairs]
     if what.startswith("centered"):
         return [centred(r, refs, "identity") for r, refs in pairs]
-    if what.startswith("meanstd"):
-        return standardised(rewards, 0.0, 0)
-    if what.startswith("minmax"):
-        low, high = min(rewards), max(rewards)
-        return [(r - low) / (high - low) for r in rewards]
-    assert what.startswith("clip"), what
-    return [min(max(r, mean - std), mean + std) for r in rewards]
+    how = {"meanstd": "standard", "minmax": "range", "clip": "clip"}[what.split()[0].rstrip(":")]
+    spec = {"normalize": {"of": "math", "scope": "running", "how": how, "eps": 0}}
+    node: Any = build_reward(spec)
+    return node.combine_batch([], [[rewards]])[0]
 
 
 def _lsc(case: Case) -> Any:

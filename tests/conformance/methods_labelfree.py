@@ -17,7 +17,6 @@ from llmalign.rewards.combine import Sum
 from llmalign.rewards.embed import cosine_matrix, ngram_embeddings
 from llmalign.rewards.evol import evol_rewards, novelty
 from llmalign.rewards.likelihood import (
-    demonstration_ratio,
     endogenous_rewards,
     follow_up_likelihood,
     state_value,
@@ -169,13 +168,6 @@ def _endogenous(case: Case) -> Any:
     return {"r": rewards, "V": values, "sum": total(rewards), "check": telescoped}
 
 
-def _demonstrations(case: Case) -> Any:
-    rows = zip(case["inputs"]["logp_sft"], case["inputs"]["logp_base"], strict=True)
-    tokens = [demonstration_ratio(sft, base) for sft, base in rows]
-    sums = [total(row) for row in tokens]
-    return {"token": tokens, "sequence": sums[0] if len(sums) == 1 else sums}
-
-
 def _follow_up(case: Case) -> Any:
     return follow_up_likelihood(case["inputs"]["logp_positive"], case["inputs"]["logp_negative"])
 
@@ -196,7 +188,6 @@ METHODS: dict[str, Callable[[Case], Any]] = {
     "RENT": _rent,
     "SAR": _sar,
     "endogenous reward": _endogenous,
-    "SR-PPO": _demonstrations,
     "FLR": _follow_up,
     "listener reward": _listener,
 }

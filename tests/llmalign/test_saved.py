@@ -38,6 +38,11 @@ def test_files_are_read_and_faults_name_their_place(tmp_path) -> None:
     samples.write_text('{"answer": 1}')
     with pytest.raises(ValueError, match="line 1: expected an object with one of completion"):
         score(tree, samples)
+    samples.write_text('{"completion": null}')
+    with pytest.raises(ValueError, match="line 1: the completion is None, expected a text"):
+        score(tree, samples)
+    tree.write_text("scale: {of: math, factor: 1e-3}")
+    assert read_reward(tree)["scale"]["factor"] == 0.001
     samples.write_text("")
     with pytest.raises(ValueError, match="holds no rows"):
         score(tree, samples)

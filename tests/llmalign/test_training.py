@@ -282,3 +282,23 @@ def test_tensorboard_gets_the_metrics_by_name(small):
     recipe = small(observe={"trackers": ["tensorboard"]}, schedule={"steps": 2})
     train(recipe)
     assert list((Path(recipe.output) / "small").rglob("events.out.tfevents*"))
+
+
+def test_a_monitor_that_stops_a_run_leaves_a_state_to_go_on_from(small):
+    limits = {"truncated": {"stop": 0.01}, "patience": 3}
+    folder = Path(small().output) / "small"
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"share of samples cut .*\.truncated\.stop 0.01"):
+            train(small(monitors=limits), resume="auto")
+    assert len(read_metrics(folder / "metrics.jsonl")) == 4  # one more: stopped again at once
+    summary = train(small(), resume="auto")
+    assert summary["finished"] and summary["steps"] == 6
+
+
+def test_each_nodes_share_of_the_advantage_is_logged(small):
+    train(small(schedule={"steps": 2}))
+    for row in read_metrics(Path(small().output) / "small" / "metrics.jsonl"):
+        assert row["share/sum"] == pytest.approx(1.0)
+        assert row["share/math"] + row["share/spread"] == pytest.approx(1.0)
+        assert row["share/spread"] > 0.5
+        assert row["disagreement"] is None

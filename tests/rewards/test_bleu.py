@@ -7,7 +7,8 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 import llmalign.recipe
 from llmalign.rewards import Group, Problem, RewardHost, Sample, Score, build_reward
-from llmalign.rewards.bleu import Bleu, answer_text, references, sentence_bleu, tokens_13a
+from llmalign.rewards.bleu import Bleu, sentence_bleu, tokens_13a
+from llmalign.rewards.references import answer_text, references
 from llmalign.verifiers import GoldError
 
 STORY = "One day a little girl named Lily found a needle in her room."

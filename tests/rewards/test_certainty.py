@@ -1,10 +1,9 @@
-import importlib.util
 import math
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from support import bigram
+from support.scoring import no_verifier
 
 from llmalign.rewards import Group, Problem, Sample, Score, build_reward
 from llmalign.rewards.base import Services, TokenScores
@@ -15,28 +14,12 @@ from llmalign.rewards.certainty import (
     token_entropy,
 )
 
-
-def _load(name: str) -> ModuleType:
-    # Under importmode=importlib a neighbour is no importable module.
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bigram = _load("bigram")
-
 NAN = math.nan
-
-
-def verify(kind: str, pairs: Any, options: Any) -> Any:
-    raise AssertionError("no verifier is needed")
 
 
 def score(spec: Any, *texts: str, prompt: str = "q", model: Any = None) -> list[Score]:
     reward = build_reward(spec)
-    reward.bind(Services(verify=verify, policy=model or bigram.BigramModel()))
+    reward.bind(Services(verify=no_verifier, policy=model or bigram.BigramModel()))
     samples = tuple(bigram.sampled(text) for text in texts)
     return reward.score([Group(Problem("p", prompt), samples)])[0]
 
@@ -115,7 +98,7 @@ def test_a_response_without_answer_can_be_given_a_value_of_its_own() -> None:
 
 def test_each_sample_is_scored_after_its_own_prompt() -> None:
     model, reward = bigram.BigramModel(), build_reward("self_certainty")
-    reward.bind(Services(verify=verify, policy=model))
+    reward.bind(Services(verify=no_verifier, policy=model))
     groups = [
         Group(Problem("1", "aaaa"), (bigram.sampled("aaa"),)),
         Group(Problem("2", "bbbb"), (bigram.sampled("aaa"), bigram.sampled("bbb"))),
@@ -137,7 +120,7 @@ def test_the_policy_is_needed() -> None:
         reward = build_reward(spec)
         assert reward.need == "policy_logprobs"
         reward.check(Problem("p", "q"))
-        reward.bind(Services(verify=verify))
+        reward.bind(Services(verify=no_verifier))
         with pytest.raises(RuntimeError, match="of a policy model and the host lends none"):
             reward.score([Group(Problem("p", "q"), (bigram.sampled("x"),))])
 
@@ -149,5 +132,5 @@ def test_a_nan_of_the_policy_is_not_scored() -> None:
     sample = Sample("x", (1,), (0.0,), "length")
     for spec in ("self_certainty", "entropy"):
         reward = build_reward(spec)
-        reward.bind(Services(verify=verify, policy=broken))
+        reward.bind(Services(verify=no_verifier, policy=broken))
         assert reward.score([Group(Problem("p", "q"), (sample,))])[0][0].value is None

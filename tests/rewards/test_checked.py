@@ -3,8 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scoring import group, score
 
-from llmalign.rewards import Group, Problem, Sample, Score, build_reward, checked
+from llmalign.rewards import Problem, build_reward, checked
 from llmalign.rewards.base import Services
 from llmalign.verifiers import GoldError, Judgement, Verdict
 from llmalign.verifiers.pool import VerifierPool
@@ -21,17 +22,6 @@ INSTRUCTIONS = {
 def services() -> Iterator[Services]:
     with VerifierPool(1, 5.0) as pool:
         yield Services(verify=pool.judge_many)
-
-
-def group(columns: dict[str, Any], *texts: str) -> Group:
-    samples = tuple(Sample(text, (1,), (0.0,), "eos") for text in texts)
-    return Group(Problem("p7", "question", columns), samples)
-
-
-def score(services: Services, spec: Any, group: Group) -> list[Score]:
-    reward = build_reward(spec)
-    reward.bind(services)
-    return reward.score([group])[0]
 
 
 @pytest.mark.parametrize(

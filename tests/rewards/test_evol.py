@@ -1,28 +1,14 @@
-import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from support import bigram
 
 from llmalign.rewards import Group, Problem, Score, build_reward
 from llmalign.rewards.base import Services, TokenScores
 from llmalign.rewards.evol import evol_rewards, novelty
 from llmalign.verifiers import Judgement, Verdict
 from llmalign.verifiers.pool import VerifierPool
-
-
-def _load(name: str) -> ModuleType:
-    # Under importmode=importlib a neighbour is no importable module.
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bigram = _load("bigram")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_soft_overlong_takes_the_limit_of_the_group_unless_told_otherwise() -> N
 
 
 def test_soft_overlong_without_any_limit_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_tokens is null"):
+    with pytest.raises(RuntimeError, match="max_tokens is null"):
         values({"soft_overlong": {"buffer_tokens": 4}}, group(6))
 
 
@@ -73,5 +73,5 @@ def test_a_factor_must_be_positive() -> None:
 
 def test_a_sample_without_its_tokens_is_no_short_sample() -> None:
     sample = Sample("some text", (), (), "eos")
-    with pytest.raises(ValueError, match="token_ids is empty"):
+    with pytest.raises(RuntimeError, match="token_ids is empty"):
         build_reward({"length": {"max_tokens": 3}}).score([Group(Problem("p", "q"), (sample,))])

@@ -8,6 +8,7 @@ from llmalign.rewards import Group, Problem, RewardHost, Sample, Score, build_re
 from llmalign.rewards.base import Services
 from llmalign.rewards.length_shape import cosine_value, er_term, harmo_terms, o1_pruner_term
 
+WORTH = {"call": {"function": "llmalign_worth:worth", "in_process": True}}
 VALUES = '''
 def worth(completions, **columns):
     """What the completion says it is worth; None where it says nothing."""
@@ -26,7 +27,7 @@ def score(kind: str, samples: list[tuple[str, int]], **options: Any) -> list[Sco
     made = tuple(
         Sample(text, (1,) * n, (0.0,) * n, "length" if n >= 100 else "eos") for text, n in samples
     )
-    reward = build_reward({kind: {"of": "llmalign_worth:worth", **options}})
+    reward = build_reward({kind: {"of": WORTH, **options}})
     reward.bind(Services(verify=lambda kind, pairs, options: []))
     return reward.score([Group(Problem("p", "q"), made, 100)])[0]
 
@@ -115,9 +116,9 @@ def test_cosine_of_a_quarter_by_hand() -> None:
 
 
 def test_cosine_without_any_limit_is_refused() -> None:
-    reward = build_reward({"cosine_length": {"of": "llmalign_worth:worth"}})
+    reward = build_reward({"cosine_length": {"of": WORTH}})
     sample = Sample("1", (1,), (0.0,), "eos")
-    with pytest.raises(ValueError, match="max_tokens is null"):
+    with pytest.raises(RuntimeError, match="max_tokens is null"):
         reward.score([Group(Problem("p", "q"), (sample,))])
 
 

@@ -1,11 +1,10 @@
-import importlib.util
 import math
 import time
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from support import bigram
+from support.scoring import no_verifier
 
 from llmalign.rewards import Group, Problem, Score, build_reward
 from llmalign.rewards.base import Prompt, Services, TokenScores
@@ -21,30 +20,14 @@ from llmalign.rewards.likelihood import (
 )
 from llmalign.verifiers import GoldError
 
-
-def _load(name: str) -> ModuleType:
-    # Under importmode=importlib a neighbour is no importable module.
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bigram = _load("bigram")
-
 NAN = math.nan
-
-
-def verify(kind: str, pairs: Any, options: Any) -> Any:
-    raise AssertionError("no verifier is needed")
 
 
 def score(
     spec: Any, prompt: Prompt, *texts: str, columns: Any = None, model: Any = None
 ) -> list[Score]:
     reward = build_reward(spec)
-    reward.bind(Services(verify=verify, frozen=model or bigram.BigramModel()))
+    reward.bind(Services(verify=no_verifier, frozen=model or bigram.BigramModel()))
     problem = Problem("p7", prompt, columns or {})
     reward.check(problem)
     return reward.score([Group(problem, tuple(bigram.sampled(text) for text in texts))])[0]
@@ -271,6 +254,6 @@ def test_a_frozen_model_is_needed(spec: str) -> None:
     group = Group(Problem("p", "q", COLUMNS), (bigram.sampled("it barks"),))
     with pytest.raises(RuntimeError, match=f"'{spec}' is not bound"):
         reward.score([group])
-    reward.bind(Services(verify=verify, policy=bigram.BigramModel()))
+    reward.bind(Services(verify=no_verifier, policy=bigram.BigramModel()))
     with pytest.raises(RuntimeError, match="of a frozen model and the host lends none"):
         reward.score([group])

@@ -10,7 +10,7 @@ import pytest
 from llmalign.rewards import REWARDS, Group, Problem, Sample, Score, Services, build_reward
 from llmalign.rewards.base import StepScore
 from llmalign.rewards.node import load_tree_state, needs_whole_batch, tree_state
-from llmalign.verifiers import GoldError
+from llmalign.verifiers import GoldError, Verdict
 
 
 class Given:
@@ -129,6 +129,119 @@ def test_centred_reads_references_and_refuses_bad_ones() -> None:
     assert extreme == pytest.approx([-1e6, 0.0])
 
 
+class Counting(Given):
+    """A leaf that pays the length of the text, and counts how often it is asked."""
+
+    def __init__(self, *, name: str, silent: str = "", need: str = "pointwise") -> None:
+        super().__init__(name=name)
+        self.silent, self.need, self.asked = silent, need, 0
+
+    def score(self, groups: Sequence[Group]) -> list[list[Score]]:
+        """None for the text ``silent``."""
+        self.asked += sum(len(group.samples) for group in groups)
+        return [
+            [
+                Score(None if s.text == self.silent else float(len(s.text)), {self.name: 0.0})
+                for s in group.samples
+            ]
+            for group in groups
+        ]
+
+
+if "counting" not in REWARDS:
+    REWARDS.register("counting", paper="")(Counting)
+
+PAR = {"centred": {"of": "counting", "reference_answers": "drafts"}}
+
+
+def answers(identity: str, *texts: str, drafts: Any = ("ab", "abcd")) -> Group:
+    samples = tuple(Sample(text, (), (), "eos") for text in texts)
+    return Group(Problem(identity, "q", {"drafts": drafts}), samples)
+
+
+def test_centred_scores_reference_answers_with_its_child_once_per_problem() -> None:
+    reward: Any = build_reward(PAR)
+    first, second = answers("p1", "abc", "a"), answers("p2", "abc", drafts=["abc"])
+    rows = reward.score([first, second])
+    expected = (1 / (1 + math.exp(-1)) + 1 / (1 + math.exp(1))) / 2  # 3 against 2 and 4
+    assert [score.value for score in rows[0]] == [
+        pytest.approx(expected),
+        pytest.approx((1 / (1 + math.exp(1)) + 1 / (1 + math.exp(3))) / 2),
+    ]
+    assert rows[1][0].value == 0.5
+    leaf = reward.children[0].reward
+    assert leaf.asked == 3 + 3  # the samples and the references
+    assert [[s.value for s in row] for row in reward.score([first, second])] == [
+        [s.value for s in row] for row in rows
+    ]
+    assert leaf.asked == 6 + 3
+    (changed,) = reward.score([answers("p1", "abc", drafts=["abcdef"])])
+    assert changed[0].value == pytest.approx(1 / (1 + math.exp(3)))  # other drafts, same problem
+
+
+def test_centred_with_values_agrees_with_centred_with_answers() -> None:
+    by_value = {"centred": {"of": A, "references": "refs", "curve": "log_sigmoid", "k": 2}}
+    (row,) = scored(by_value, {"a": [3.0, 1.0], "refs": [2.0, 4.0]})
+    by_answer = {"centred": {**PAR["centred"], "curve": "log_sigmoid", "k": 2}}
+    (same,) = build_reward(by_answer).score([answers("p", "abc", "a")])
+    assert [score.value for score in same] == row
+
+
+def test_a_reference_answer_without_value_is_left_out_and_asked_for_again() -> None:
+    reward: Any = build_reward(
+        {"centred": {"of": {"counting": {"silent": "?"}}, "reference_answers": "drafts"}}
+    )
+    group = answers("p", "abc", drafts=["?", "abc"])
+    assert [reward.score([group])[0][0].value for _ in range(2)] == [0.5, 0.5]
+    assert reward.children[0].reward.asked == 6
+    lost, unknown = reward.score([answers("q", "abc", "?", drafts=["?"])])[0]
+    assert lost.value is None and unknown.value is None
+    assert lost.judgement is not None and lost.judgement.verdict is Verdict.UNDECIDED
+    assert lost.note == "centred: no reference answer has a value"
+    assert unknown.judgement is None  # the child itself had no value
+
+
+def test_the_memory_of_reference_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmalign.rewards.centred.MAX_KNOWN", 2)
+    reward: Any = build_reward(PAR)
+    for name in ("p1", "p2", "p3"):
+        reward.score([answers(name, "abc")])
+    asked = reward.children[0].reward.asked
+    reward.score([answers("p3", "abc")])
+    assert reward.children[0].reward.asked == asked + 1
+    reward.score([answers("p1", "abc")])  # forgotten first
+    assert reward.children[0].reward.asked == asked + 1 + 3
+
+
+def test_bad_reference_answers_are_refused() -> None:
+    for bad in ([], [""], [3.0, None], None):
+        with pytest.raises(GoldError, match="problem 'p': column 'drafts' is"):
+            build_reward(PAR).check(Problem("p", "q", {"drafts": bad}))
+    with pytest.raises(GoldError, match="problem 'p': column 'drafts' is missing"):
+        build_reward(PAR).check(Problem("p", "q"))
+    with pytest.raises(ValueError, match="references and reference_answers are set"):
+        build_reward({"centred": {**PAR["centred"], "references": "refs"}})
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        {"counting": {"need": "groupwise"}},
+        {"counting": {"need": "policy_logprobs"}},
+        {"normalize": {"of": "counting", "scope": "running"}},
+    ],
+)
+def test_values_that_move_with_the_group_or_the_policy_make_no_reference(child: Any) -> None:
+    with pytest.raises(ValueError, match="reference_answers is 'drafts', expected null above"):
+        build_reward({"centred": {"of": child, "reference_answers": "drafts"}})
+
+
+def test_the_shifted_centred_sigmoid_takes_its_offset_off_the_value() -> None:
+    spec = {"centred": {"of": A, "references": "refs", "offset": 3.0}}
+    (row,) = scored(spec, {"a": [5.0], "refs": [1.0]})
+    assert row == pytest.approx([1 / (1 + math.exp(-1))])
+
+
 def test_the_coin_of_noise_is_per_problem_and_about_its_rate() -> None:
     spec = {"noise": {"of": A, "rate": 0.4, "seed": 3}}
     given = [{"a": [0.0, 1.0]}] * 500
@@ -151,6 +264,20 @@ def test_batch_scope_compares_samples_of_all_problems() -> None:
     assert not needs_whole_batch(build_reward({"normalize": {"of": A, "scope": "group"}}))
 
 
+@pytest.mark.parametrize("scope", ["group", "batch", "running"])
+def test_a_range_and_a_clip_are_of_the_peers(scope: str) -> None:
+    def normalized(how: str, *values: float | None) -> list[float | None]:
+        spec = {"normalize": {"of": A, "scope": scope, "how": how, "ddof": 0}}
+        return scored(spec, {"a": list(values)})[0]
+
+    assert normalized("range", 2.0, -2.0, None, 1.0) == [1.0, 0.0, None, 0.75]
+    assert normalized("range", 3.0, 3.0) == [0.0, 0.0]
+    assert normalized("clip", 10.0, 0.0, 5.0, 5.0) == pytest.approx(
+        [5 + 12.5**0.5, 5 - 12.5**0.5, 5, 5]
+    )
+    assert normalized("clip", 3.0, None) == [3.0, None]
+
+
 def test_gdpo_lets_a_constant_child_say_nothing() -> None:
     rows = scored(
         {"gdpo": [A, B]}, {"a": [1.0, 1.0], "b": [0.0, 1.0]}, {"a": [0.0, 1.0], "b": [3.0, 3.0]}
@@ -159,8 +286,9 @@ def test_gdpo_lets_a_constant_child_say_nothing() -> None:
     assert rows[0][0] == pytest.approx(-rows[0][1])  # type: ignore[operator]
 
 
-def test_running_moments_continue_after_a_resume() -> None:
-    spec = {"normalize": {"of": A, "scope": "running"}}
+@pytest.mark.parametrize("how", ["standard", "range", "clip"])
+def test_running_moments_continue_after_a_resume(how: str) -> None:
+    spec = {"normalize": {"of": A, "scope": "running", "how": how}}
     steps = [{"a": [0.0, 4.0]}, {"a": [2.0, 10.0]}, {"a": [1.0, None]}]
     whole = build_reward(spec)
     whole.bind(Services(verify=lambda *_: []))

@@ -33,7 +33,10 @@ def group(harmful: Any, *texts: str) -> Group:
 
 def values(given: Group, children: int = 3, **options: Any) -> list[float | None]:
     names = ["form", "refusal", "helpful"][:children]
-    of = [f"llmalign_safety_parts:{name}" for name in names]
+    of = [
+        {"call": {"function": f"llmalign_safety_parts:{name}", "in_process": True}}
+        for name in names
+    ]
     reward = build_reward({"alpha_align": {"of": of, **options}})
     reward.bind(Services(verify=lambda kind, pairs, options: []))
     return [s.value for s in reward.score([given])[0]]

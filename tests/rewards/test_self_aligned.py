@@ -1,39 +1,22 @@
-import importlib.util
 import math
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from support import bigram
+from support.scoring import no_verifier
 
 from llmalign.rewards import Group, Problem, Sample, Score, build_reward
 from llmalign.rewards.base import Prompt, Services, TokenScores
 from llmalign.rewards.self_aligned import self_aligned_reward, without_question
 
-
-def _load(name: str) -> ModuleType:
-    # Under importmode=importlib a neighbour is no importable module.
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bigram = _load("bigram")
-
 NAN = math.nan
-
-
-def verify(kind: str, pairs: Any, options: Any) -> Any:
-    raise AssertionError("no verifier is needed")
 
 
 def score(
     prompt: Prompt, *texts: str, model: Any = None, options: dict[str, Any] | None = None
 ) -> list[Score]:
     reward = build_reward({"self_aligned": options or {}})
-    reward.bind(Services(verify=verify, policy=model or bigram.BigramModel()))
+    reward.bind(Services(verify=no_verifier, policy=model or bigram.BigramModel()))
     group = Group(Problem("p", prompt), tuple(bigram.sampled(text) for text in texts))
     return reward.score([group])[0]
 
@@ -123,7 +106,7 @@ def test_only_the_question_is_emptied() -> None:
 def test_the_policy_is_asked_once_for_all_samples_of_all_groups() -> None:
     model = bigram.BigramModel()
     reward = build_reward("self_aligned")
-    reward.bind(Services(verify=verify, policy=model))
+    reward.bind(Services(verify=no_verifier, policy=model))
     groups = [Group(Problem(q, q), (bigram.sampled("x"), bigram.sampled("y"))) for q in "ab"]
     found = reward.score(groups)
     assert model.asked == [["a", "a", "b", "b", "", "", "", ""]]
@@ -144,7 +127,7 @@ def test_a_scorer_without_answer_is_no_zero(said: tuple[float, ...]) -> None:
         return [TokenScores(said if s.token_ids else (), (), ()) for _, s in pairs]
 
     reward = build_reward("self_aligned")
-    reward.bind(Services(verify=verify, policy=silent))
+    reward.bind(Services(verify=no_verifier, policy=silent))
     samples = (bigram.sampled("ab"), Sample("", (), (), "eos"))
     (scores,) = reward.score([Group(Problem("p", "q"), samples)])
     assert [s.value for s in scores] == [None, 0.0]
@@ -168,7 +151,7 @@ def test_a_host_without_a_policy_is_refused() -> None:
     group = Group(Problem("p", "q"), (bigram.sampled("x"),))
     with pytest.raises(RuntimeError, match="'self_aligned' is not bound"):
         reward.score([group])
-    reward.bind(Services(verify=verify, frozen=bigram.BigramModel()))
+    reward.bind(Services(verify=no_verifier, frozen=bigram.BigramModel()))
     with pytest.raises(RuntimeError, match="of a policy model and the host lends none"):
         reward.score([group])
 

@@ -2,8 +2,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.scoring import group, score
 
-from llmalign.rewards import Group, Problem, RewardHost, Sample, Score, build_reward
+from llmalign.rewards import Problem, RewardHost, build_reward
 from llmalign.rewards.base import Services
 from llmalign.verifiers import GoldError, Judgement, Verdict
 from llmalign.verifiers.pool import VerifierPool
@@ -13,17 +14,6 @@ from llmalign.verifiers.pool import VerifierPool
 def services() -> Iterator[Services]:
     with VerifierPool(1, 1.0) as pool:
         yield Services(verify=pool.judge_many)
-
-
-def group(columns: dict[str, Any], *texts: str) -> Group:
-    samples = tuple(Sample(text, (1,), (0.0,), "eos") for text in texts)
-    return Group(Problem("p7", "question", columns), samples)
-
-
-def score(services: Services, spec: Any, group: Group) -> list[Score]:
-    reward = build_reward(spec)
-    reward.bind(services)
-    return reward.score([group])[0]
 
 
 def test_math_pays_right_and_wrong_and_nothing_where_undecided(services: Services) -> None:

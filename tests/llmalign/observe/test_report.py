@@ -44,6 +44,7 @@ def make_run(folder, num_steps=30, num_samples=4):
         for step in range(num_steps):
             timing = {"seconds_rollout": 2.0, "seconds_update": 1.0 + step % 3}
             curves = {"reward": step / 100, "loss": 1 / (step + 1), "kl": None}
+            curves |= {"reward/math": 0.5, "reward/length": -0.1, "share/math": 0.9}
             log.log({"step": step, **curves, **timing})
         log.log({"step": num_steps - 1, "eval/pass@1": 0.5})
     write_samples(folder, 3, [sample(3, i) for i in range(num_samples)])
@@ -198,9 +199,11 @@ def dump_dom(page, profile):
 def test_a_browser_draws_curves_and_samples_and_runs_no_model_text(tmp_path):
     dom = dump_dom(write_report(make_run(tmp_path / "run")), tmp_path / "profile")
     assert "<title>tiny-run · llmalign</title>" in dom
-    drawn = dict(re.findall(r'<path[^>]* d="(M[^"]+)"[^>]* data-curve="([^"]+)"', dom))
-    assert sorted(drawn.values()) == ["loss", "mean", "pass@1", "rollout", "update"]
-    assert all(d.count("L") >= 29 for d, name in drawn.items() if name != "pass@1")
+    drawn = re.findall(r'<path[^>]* d="(M[^"]+)"[^>]* data-curve="([^"]+)"', dom)
+    nodes = ["length", "math", "math"]  # rewards of two nodes, and the share of one
+    expected = sorted([*nodes, "loss", "mean", "pass@1", "rollout", "update"])
+    assert sorted(name for _, name in drawn) == expected
+    assert all(d.count("L") >= 29 for d, name in drawn if name != "pass@1")
     assert len(re.findall(r'role="option"', dom)) == 4
     rows = dom[dom.index('id="summary"') : dom.index("Curves")]
     assert "pass@4" in rows and "+40.0 points" in rows
