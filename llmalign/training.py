@@ -279,7 +279,9 @@ class _Run:
             if self.loop.evaluates:
                 summary = self.loop.evaluate(f"step-{self.next_step:08d}")
                 metrics |= {
-                    f"eval/{k}": v for k, v in summary.items() if isinstance(v, int | float)
+                    f"eval/{k}": v
+                    for k, v in summary.items()
+                    if isinstance(v, int | float) and not isinstance(v, bool)
                 }
         for key in COUNTED:
             self.totals[key] = self.totals.get(key, 0) + (metrics.get(key) or 0)
@@ -348,21 +350,29 @@ class _Run:
 
 
 def describe(label: str, summary: dict[str, Any]) -> str:
-    """One line for people: pass@1 with its interval, pass@k, maj@k."""
+    """One line for people: pass@1 with its interval, pass@k, maj@k; the mean reward where no
+    verifier says what is right."""
     if summary["pass@1"] is None:
         return f"{label}: no sample could be judged ({summary['undecided']} undecided)"
-    low, high = summary["ci"]
-    parts = [f"{label}: pass@1 {summary['pass@1']:.3f} [{low:.3f}, {high:.3f}]"]
-    for name in ("pass@k", "maj@k"):
-        parts += [
-            f"{name.replace('k', k)} {value:.3f}"
-            for k, value in summary[name].items()
-            if k != "1" and value is not None
-        ]
+    if not summary["verified"] and summary["reward"] is not None:
+        parts = [_with_interval("reward", summary["reward"], summary["reward_ci"])]
+    else:
+        parts = [_with_interval("pass@1", summary["pass@1"], summary["ci"])]
+        for name in ("pass@k", "maj@k"):
+            parts += [
+                f"{name.replace('k', k)} {value:.3f}"
+                for k, value in summary[name].items()
+                if k != "1" and value is not None
+            ]
     parts.append(f"on {summary['problems']} problems")
     if summary["undecided"]:
         parts.append(f"{summary['undecided']} undecided")
-    return ", ".join(parts)
+    return f"{label}: " + ", ".join(parts)
+
+
+def _with_interval(name: str, value: float, interval: list[float]) -> str:
+    low, high = interval
+    return f"{name} {value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _replace_folder(target: Path, write: Callable[[Path], None]) -> None:

@@ -48,8 +48,8 @@ def bent(values: Sequence[float | None], how: How, low: float, high: float) -> l
 class Normalize(Node):
     """The child's value with mean 0 and standard deviation 1 among its peers.
 
-    Range: unbounded, mostly within [-3, 3]; [0, 1] by ``range``. Equal values give 0. Samples without value are left
-    out of the moments and stay without.
+    Range: unbounded, mostly within [-3, 3]; [0, 1] by ``range``. Equal values give 0. Samples
+    without value are left out of the moments and stay without.
 
     Args:
         scope: the peers: the samples of the same problem (``group``), of the step (``batch``), or

@@ -129,8 +129,8 @@ def summarize(
         seed: of those draws and of the 95 % bootstrap intervals.
     Returns: ``problems`` (kept), ``problems_left_out``, ``samples`` (decided, in total),
         ``undecided``, ``pass@1``, ``ci``, ``pass@k`` and ``maj@k`` {str(k): value}, their
-        ``_ci`` {str(k): [lo, hi]}, ``truncated_share``, ``tokens_mean``; None for what no sample
-        says anything about.
+        ``_ci`` {str(k): [lo, hi]}, ``distinct_answers`` (a mean over problems),
+        ``truncated_share``, ``tokens_mean``; None for what no sample says anything about.
     Raises: ValueError: a k is larger than the number of samples of a problem.
     """
     decided = [pair for record in records if (pair := _decided(record))[0]]
@@ -152,6 +152,7 @@ def summarize(
         "pass@1": pass_1,
         "ci": interval,
         **tables,
+        "distinct_answers": _mean([float(len({*a} - {None})) for a, _ in decided]),
         "truncated_share": _mean([t for record in records for t in record.truncated]),
         "tokens_mean": _mean([t for record in records for t in record.tokens]),
     }

@@ -1,12 +1,15 @@
 """Evaluation on held-out problems: every sample is kept, every figure has an interval."""
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmalign.evaluation.passk import ProblemRecord, summarize
+import numpy as np
+
+from llmalign.evaluation.passk import ProblemRecord, bootstrap_interval, summarize
 from llmalign.observe.log import write_json
 from llmalign.rewards import Group, Problem, RewardHost, Sample, Score
 from llmalign.rollout import Engine, Request, SamplingParams, sample_seed
@@ -70,7 +73,7 @@ def evaluate_policy(
         seed: of the run; each sample has its own stream below it.
         output: a JSON file for the summary and every sample; None writes nothing.
     Returns:
-        The summary (see ``summarize``).
+        The summary (see ``summarize`` and ``reward_summary``).
     """
     params = replace(params, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k)
     futures: dict[int, Any] = {}
@@ -94,10 +97,41 @@ def evaluate_policy(
     host.load_state_dict(remembered)  # an evaluation leaves no trace in running statistics
     records = [_problem_record(group, scores) for group, scores in scored]
     ks = [k for k in config.k if k <= config.samples]
-    summary = summarize(records, ks, seed=seed)
+    summary = summarize(records, ks, seed=seed) | reward_summary(scored, seed=seed)
     if output is not None:
         write_json(output, {"summary": summary, "problems": [_rows(*one) for one in scored]})
     return summary
+
+
+def reward_summary(scored: Sequence[tuple[Group, Sequence[Score]]], *, seed: int) -> dict[str, Any]:
+    """What the reward tree says: means over problems of the mean over their samples.
+
+    Args:
+        scored: groups and their scores.
+        seed: of the bootstrap interval.
+    Returns: ``verified`` (whether a verifier had a say; else pass@k counts full values),
+        ``reward``, ``reward_ci`` (95 %, over problems), ``nodes`` {name: mean}; None for what no
+        sample has a value of.
+    """
+    per_problem = _means([[s.value for s in scores] for _, scores in scored])
+    names = dict.fromkeys(name for _, scores in scored for s in scores for name in s.aspects)
+    nodes = {
+        name: _means([[s.aspects.get(name) for s in scores] for _, scores in scored])
+        for name in names
+    }
+    ci = list(bootstrap_interval(np.array(per_problem), seed=seed)) if per_problem else None
+    return {
+        "verified": any(s.judgement is not None for _, scores in scored for s in scores),
+        "reward": float(np.mean(per_problem)) if per_problem else None,
+        "reward_ci": ci,
+        "nodes": {n: float(np.mean(values)) if values else None for n, values in nodes.items()},
+    }
+
+
+def _means(values: Sequence[Sequence[float | None]]) -> list[float]:
+    """The mean of each row, of rows with a value."""
+    known = [[v for v in row if v is not None] for row in values]
+    return [math.fsum(row) / len(row) for row in known if row]
 
 
 def _problem_record(group: Group, scores: Sequence[Score]) -> ProblemRecord:
@@ -137,6 +171,7 @@ def _rows(group: Group, scores: Sequence[Score]) -> dict[str, Any]:
                 "extracted": score.judgement.answer if score.judgement else None,
                 "verdict": score.judgement.verdict.value if score.judgement else None,
                 "reward": score.value,
+                "aspects": dict(score.aspects),
             }
             for sample, score in zip(group.samples, scores, strict=True)
         ],

@@ -144,6 +144,7 @@ def test_a_summary_counts_and_averages_over_problems():
     assert found["pass@k"]["1"] == pytest.approx(found["pass@1"])
     assert found["pass@k"]["2"] == pytest.approx((5 / 6 + 0 + 1) / 3)  # 1 - C(2,2)/C(4,2) = 5/6
     assert found["tokens_mean"] == 10
+    assert found["distinct_answers"] == pytest.approx((2 + 1 + 1) / 3)
     assert found["truncated_share"] == pytest.approx(2 / 12)
     low, high = found["ci"]
     assert 0 <= low < found["pass@1"] < high <= 1
