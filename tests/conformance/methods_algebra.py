@@ -93,6 +93,34 @@ def _calibration(case: Case) -> Any:
     return [calibrated(r, s, inputs["alpha"], inputs["tau"]) for r, s in pairs]
 
 
+def _node_values(spec: Any, *values: list[float]) -> list[float]:
+    node: Any = build_reward(spec)
+    return node.combine_group(None, values)
+
+
+def _immediate(case: Case) -> Any:
+    inputs = case["inputs"]
+    spec = {"gate": {"of": ["math", "refusal"], "thresholds": [inputs["threshold"]]}}
+    return {"reward": _node_values(spec, inputs["high_level"], inputs["immediate"])}
+
+
+def _flawed(case: Case) -> Any:
+    inputs = case["inputs"]
+    spec = {"flawed_positive": {"of": ["math", "refusal"], "penalty": inputs["lambda"]}}
+    rewards = _node_values(spec, inputs["rlvr"], inputs["flawed"])
+    # The two closed forms are other ways to say what the variance does.
+    shift = statistics.pvariance(rewards) - statistics.pvariance(inputs["rlvr"])
+    return {
+        "reward": rewards,
+        "mean": statistics.fmean(rewards),
+        "advantage_population_std": standardised(rewards, 1e-8, 0),
+        "advantage_plain_grpo": standardised(inputs["rlvr"], 1e-8, 0),
+        "variance_shift": shift,
+        "closed_form_shift": shift,
+        "paper_form_shift": shift,
+    }
+
+
 def _flip(case: Case) -> Any:
     rewards, flips = case["inputs"]["rewards"], case["inputs"]["group_flip"]
     size = len(rewards) // len(flips)
@@ -144,6 +172,8 @@ METHODS: dict[str, Callable[[Case], Any]] = {
     "SearchLLM gated aggregation": _bottom_line,
     "reward ensembles": _ensembles,
     "BRME": _brme,
+    "Gated reward accumulation": _immediate,
+    "FAPO flawed-positive penalty": _flawed,
     "PAR": _par,
     "PAR baselines": _par_baselines,
     "LSC": _lsc,

@@ -148,13 +148,14 @@ def test_countdown_solutions_use_each_number_once_and_reach_the_target(seed, max
         ("arithmetic", "train", {"operators": "+/"}, "operators is '+/', expected some of"),
         ("arithmetic", "train", {"operators": ""}, "operators is '', expected some of"),
         ("arithmetic", "train", {"wrong_share": 1.5}, "wrong_share is 1.5, expected a share"),
+        ("arithmetic", "train", {"padding": 1.0}, "padding is 1.0, expected a chance in [0, 1)"),
         ("countdown", "train", {"max_numbers": 2}, "max_numbers is 2, expected at least 3"),
         ("countdown", "train", {"max_target": 5}, "max_target is 5, expected at least 10"),
     ],
     ids=[
         "unknown-kind", "unknown-option", "wrong-type", "unknown-split", "one-term",
-        "operator-not-known", "no-operator", "share-over-one", "numbers-reversed",
-        "targets-reversed",
+        "operator-not-known", "no-operator", "share-over-one", "endless-padding",
+        "numbers-reversed", "targets-reversed",
     ],
 )  # fmt: skip
 def test_a_bad_request_says_what_was_expected(kind, split, options, message):
@@ -184,6 +185,21 @@ def test_products_alone_cannot_be_limited():
     with pytest.raises(ValueError, match="leaves no chain of 3 terms"):
         options = {"operators": "*", "max_products": 1}
         generate_rows("arithmetic", 2, seed=0, split="train", options=options)
+
+
+def test_padding_adds_lines_that_add_nothing_and_changes_nothing_else():
+    def bare(solution):
+        return re.sub(r"(?m)^(-?\d+)\+0=\1\n", "", solution)
+
+    plain = arithmetic(400, wrong_share=0.5)
+    padded = arithmetic(400, wrong_share=0.5, padding=0.5)
+    lines = [row["solution"].count("\n") for row in padded]
+    for before, after in zip(plain, padded, strict=True):
+        assert {**before, "solution": ""} == {**after, "solution": ""}
+        assert bare(before["solution"]) == bare(after["solution"])
+        assert before["solution"].splitlines()[0] == after["solution"].splitlines()[0]
+    assert 2 + 1.8 < sum(lines) / len(lines) < 2 + 2.2  # one a step on average
+    assert len(set(lines)) > 5
 
 
 def test_no_working_holds_a_sign_behind_an_operator():
