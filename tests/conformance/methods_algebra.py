@@ -1,6 +1,7 @@
 """Reference cases of the reward algebra: gates, ensembles, shaping, normalisation, schedules."""
 
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
