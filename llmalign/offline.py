@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmalign.batch import TokenBatch, microbatches
 from llmalign.data import ProblemSampler
 from llmalign.evaluation.run import evaluate_policy
 from llmalign.examples import encode_completion, to_demonstrations, to_pairs
@@ -20,7 +21,7 @@ from llmalign.losses import LOSSES
 from llmalign.losses.aggregate import sequence_weights
 from llmalign.observe.log import write_json
 from llmalign.optim import Updater
-from llmalign.policy import Policy, Reference, TokenBatch, microbatches
+from llmalign.policy import Policy, Reference
 from llmalign.problems import load_problems, load_rows, uses_chat
 from llmalign.rewards import RewardHost
 from llmalign.rollout import SamplingParams

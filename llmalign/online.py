@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from llmalign.advantages import ADVANTAGES
+from llmalign.batch import SharedBatch, TokenBatch
 from llmalign.data import ProblemSampler
 from llmalign.evaluation.run import evaluate_policy, sample_groups
 from llmalign.experience import Experience, ScoredGroup, sample_metrics, sample_records
+from llmalign.forward import Forward
 from llmalign.losses import LOSSES
 from llmalign.losses.aggregate import sequence_weights
 from llmalign.losses.kl import kl_penalty
 from llmalign.observe.log import write_json, write_samples
 from llmalign.optim import Updater, UpdateResult
-from llmalign.policy import Policy, Reference, TokenBatch, microbatches
+from llmalign.policy import Policy, Reference
 from llmalign.problems import load_problems
 from llmalign.rewards import Group, RewardHost, Score
 from llmalign.rewards.disagreement import disagreement
@@ -56,6 +58,7 @@ class OnlineLoop:
         self.sampler = ProblemSampler(
             len(self.train_set), seed=recipe.seed, shuffle=recipe.data.shuffle
         )
+        self.forward = Forward(policy, recipe.schedule)
         self.updater = Updater(policy, recipe.optimizer, total_steps=recipe.schedule.steps)
         self._loss = LOSSES.get(recipe.loss.kind, "loss.kind").thing
         self._advantage = ADVANTAGES.get(recipe.advantage.kind, "advantage.kind").thing
@@ -175,11 +178,10 @@ class OnlineLoop:
     def _forward_all(self, experience: Experience, model: Policy | Reference) -> Tensor:
         rows = experience.rows
         logp_BT = torch.zeros(experience.mask_BT.shape)
-        for portion in self._portions(rows, range(len(rows))):
-            batch = self._batch([rows[b] for b in portion])
+        for portion, batch in self.forward.batches(rows, range(len(rows))):
             found = model.logprobs(batch, temperature=self.params.temperature)
             logp = found[0] if isinstance(found, tuple) else found
-            logp_BT[portion, : logp.shape[1]] = logp.cpu()
+            logp_BT[portion, : logp.shape[1]] = logp.to(logp_BT)
         return logp_BT
 
     def advantages(self, experience: Experience) -> None:
@@ -263,21 +265,20 @@ class OnlineLoop:
             max_tokens=self.recipe.rollout.max_new_tokens,
             num_sequences=int((tokens_B > 0).sum()),
         )
-        all_rows = experience.rows
-        for portion in self._portions(all_rows, active):
-            yield self._microbatch_loss(experience, all_rows, portion, weight_B[portion], stats)
+        for portion, batch in self.forward.batches(experience.rows, active):
+            yield self._microbatch_loss(experience, batch, portion, weight_B[portion], stats)
 
     def _microbatch_loss(
         self,
         experience: Experience,
-        rows: list[Any],
+        batch: TokenBatch | SharedBatch,
         portion: list[int],
         weight_B: Tensor,
         stats: dict[str, float],
     ) -> Tensor:
         device, kl, bonus = self.policy.device, self.recipe.kl, self.recipe.entropy.bonus
         logp_BT, entropy_BT = self.policy.logprobs(
-            self._batch([rows[b] for b in portion]),
+            batch,
             temperature=self.params.temperature,
             entropy_gradient=bonus > 0,
         )
@@ -304,14 +305,6 @@ class OnlineLoop:
             loss_BT = loss_BT - bonus * torch.where(mask_BT, entropy_BT, 0.0)
         _add(stats, {"entropy_nats": float(torch.where(mask_BT, entropy_BT, 0.0).detach().sum())})
         return (weight_B.to(device, dtype=logp_BT.dtype)[:, None] * loss_BT).sum()
-
-    def _batch(self, rows: Sequence[Any]) -> TokenBatch:
-        return TokenBatch.from_rows(rows, pad_id=self.policy.pad_id, device=self.policy.device)
-
-    def _portions(self, rows: Sequence[Any], indices: Sequence[int]) -> Iterator[list[int]]:
-        length = [len(rows[b][0]) + len(rows[b][1]) for b in indices]
-        for portion in microbatches(length, tokens=self.recipe.schedule.tokens_per_microbatch):
-            yield [indices[i] for i in portion]
 
     # -- what is written --------------------------------------------------------------------
 

@@ -8,8 +8,7 @@ Shape letters in this file
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +16,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
 
+from llmalign.batch import Row, SharedBatch, TokenBatch
 from llmalign.schema import Lora, Model
 
 CHUNK_LOGITS = 1 << 24  # logits held at once: 64 MiB in float32, whatever the vocabulary
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Rows of prompt + response, right-padded: causal attention never looks at the padding.
-
-    Attributes:
-        input_ids_BL: token ids.
-        response_BL: bool, True for tokens of the response.
-    """
-
-    input_ids_BL: Tensor
-    response_BL: Tensor
-
-    @classmethod
-    def from_rows(
-        cls,
-        rows: Sequence[tuple[Sequence[int], Sequence[int]]],
-        *,
-        pad_id: int,
-        device: torch.device,
-    ) -> "TokenBatch":
-        """From (prompt ids, response ids) pairs."""
-        width = max(len(prompt) + len(response) for prompt, response in rows)
-        input_ids_BL = torch.full((len(rows), width), pad_id, dtype=torch.long)
-        response_BL = torch.zeros((len(rows), width), dtype=torch.bool)
-        for row, (prompt, response) in enumerate(rows):
-            start, end = len(prompt), len(prompt) + len(response)
-            input_ids_BL[row, :end] = torch.tensor([*prompt, *response], dtype=torch.long)
-            response_BL[row, start:end] = True
-        if response_BL[:, 0].any():
-            raise ValueError(
-                "a row has an empty prompt, expected at least one token before a response"
-            )
-        return cls(input_ids_BL.to(device), response_BL.to(device))
-
-    @property
-    def mask_BT(self) -> Tensor:
-        """bool, True where a row has a response token; T is the longest response."""
-        count_B = self.response_BL.sum(1)
-        width = int(count_B.max()) if len(count_B) else 0
-        return torch.arange(width, device=count_B.device)[None, :] < count_B[:, None]
 
 
 class Policy:
@@ -100,7 +59,11 @@ class Policy:
         return contextlib.nullcontext()
 
     def logprobs(
-        self, batch: TokenBatch, *, temperature: float, entropy_gradient: bool = False
+        self,
+        batch: TokenBatch | SharedBatch,
+        *,
+        temperature: float,
+        entropy_gradient: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Log-probability of every response token and entropy of the distribution it came from.
 
@@ -114,18 +77,16 @@ class Policy:
             temperature: what the logits are divided by, as in sampling; > 0.
             entropy_gradient: whether the entropy carries a gradient (an entropy bonus needs it).
         Returns:
-            logp_BT and entropy_BT in nats, float32; 0 where a row has no token.
+            logp_BT and entropy_BT in nats, in float32 or the model's float64; 0 where a row has
+            no token.
         """
         with self.autocast():
-            hidden_BLD = self._decoder(batch.input_ids_BL, use_cache=False).last_hidden_state
-            predicted = batch.response_BL[:, 1:]
-            hidden_ND = hidden_BLD[:, :-1][predicted]
-            target_N = batch.input_ids_BL[:, 1:][predicted]
+            hidden_ND, target_N = self._predicting(batch)
             logp_N, entropy_N = self._head_logprobs(
                 hidden_ND, target_N, temperature, entropy_gradient
             )
         mask_BT = batch.mask_BT
-        zeros_BT = torch.zeros(mask_BT.shape, device=self.device)
+        zeros_BT = torch.zeros(mask_BT.shape, dtype=logp_N.dtype, device=self.device)
         return zeros_BT.masked_scatter(mask_BT, logp_N), zeros_BT.masked_scatter(mask_BT, entropy_N)
 
     @torch.no_grad()
@@ -139,10 +100,8 @@ class Policy:
             the tokenizer's vocabulary (padding rows of the head do not count); hidden_ND.
         """
         with self.autocast():
-            hidden_BLD = self._decoder(batch.input_ids_BL, use_cache=False).last_hidden_state
-        predicted = batch.response_BL[:, 1:]
-        hidden_ND = hidden_BLD[:, :-1][predicted].float()
-        target_N = batch.input_ids_BL[:, 1:][predicted]
+            hidden_ND, target_N = self._predicting(batch)
+        hidden_ND = at_least_float32(hidden_ND)
         logp_N, entropy_N = self._head_logprobs(hidden_ND, target_N, temperature, False)
         words = min(len(self.tokenizer), self._head.weight.shape[0])
         size = max(1, CHUNK_LOGITS // self._head.weight.shape[0])
@@ -153,9 +112,51 @@ class Policy:
         certainty_N = torch.cat(certainties) if certainties else torch.zeros(0)
         return logp_N.cpu(), entropy_N.cpu(), certainty_N.cpu(), hidden_ND.cpu()
 
+    def _predicting(self, batch: TokenBatch | SharedBatch) -> tuple[Tensor, Tensor]:
+        """The hidden state that predicts each response token, and the token, in row order."""
+        if isinstance(batch, TokenBatch):
+            hidden_BLD = self._decoder(batch.input_ids_BL, use_cache=False).last_hidden_state
+            predicted = batch.response_BL[:, 1:]
+            return hidden_BLD[:, :-1][predicted], batch.input_ids_BL[:, 1:][predicted]
+        cache = DynamicCache(config=self.model.config)
+        last_UD = self._decoder(
+            batch.prompt_ids_UL,
+            attention_mask=batch.prompt_seen_UL.long(),
+            position_ids=batch.prompt_position_UL,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        hidden_BTD = last_UD[batch.prompt_B][:, None]
+        if batch.mask_BT.shape[1] > 1:
+            cache.batch_select_indices(batch.prompt_B)
+            rest_BTD = self._decoder(
+                batch.response_ids_BT[:, :-1],
+                attention_mask=batch.seen_BL,
+                position_ids=batch.position_BT[:, :-1],
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+            hidden_BTD = torch.cat([hidden_BTD, rest_BTD], dim=1)
+        return hidden_BTD[batch.mask_BT], batch.response_ids_BT[batch.mask_BT]
+
+    @torch.no_grad()
+    def shares_prompts(self, rows: Sequence[Row]) -> bool:
+        """Whether log-probs with each prompt computed once equal those without, on these rows."""
+        plain = TokenBatch.from_rows(rows, pad_id=self.pad_id, device=self.device)
+        shared = SharedBatch.from_rows(rows, pad_id=self.pad_id, device=self.device)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            one, other = (self.logprobs(b, temperature=1.0)[0] for b in (plain, shared))
+        finally:
+            self.model.train(was_training)
+        # A wrong mask or position shows in whole nats; bfloat16 rounds at a few hundredths.
+        tolerance = 1e-3 if self.device.type == "cpu" else 0.1
+        return bool((one - other).abs().max() <= tolerance)
+
     def next_logits(self, hidden_BD: Tensor) -> Tensor:
-        """Logits [B, V] in float32 from hidden states [B, D]."""
-        logits_BV = self._head(hidden_BD).float()
+        """Logits [B, V] in float32 (float64 of a float64 model) from hidden states [B, D]."""
+        logits_BV = at_least_float32(self._head(hidden_BD))
         if self._softcap:
             logits_BV = torch.tanh(logits_BV / self._softcap) * self._softcap
         return logits_BV
@@ -216,7 +217,7 @@ class Reference:
         return self._policy
 
     @torch.no_grad()
-    def logprobs(self, batch: TokenBatch, *, temperature: float) -> Tensor:
+    def logprobs(self, batch: TokenBatch | SharedBatch, *, temperature: float) -> Tensor:
         """logp_BT of the response under the reference, in nats."""
         with self._adapter_off():
             return self._policy.logprobs(batch, temperature=temperature)[0]
@@ -318,6 +319,11 @@ def _add_adapter(model: Any, lora: Lora) -> Any:
     )
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Every token that ends a completion: chat models often have more than the tokenizer's one."""
     ids: set[int] = set()
@@ -326,16 +332,3 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
         if found is not None:
             ids |= set(found) if isinstance(found, list | tuple) else {int(found)}
     return frozenset(ids)
-
-
-def microbatches(length_B: Sequence[int], *, tokens: int) -> Iterator[list[int]]:
-    """Row indices in portions of like length, each at most ``tokens`` with padding (or one row)."""
-    portion: list[int] = []
-    for row in sorted(range(len(length_B)), key=lambda b: length_B[b], reverse=True):
-        widest = length_B[portion[0]] if portion else length_B[row]
-        if portion and widest * (len(portion) + 1) > tokens:
-            yield portion
-            portion = []
-        portion.append(row)
-    if portion:
-        yield portion

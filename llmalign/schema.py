@@ -185,13 +185,18 @@ class Optimizer(Strict):
 
 
 class Schedule(Strict):
-    """How long, in what portions, and how often state is saved."""
+    """How long, in what portions, and how often state is saved.
+
+    ``share_prompts``: whether each prompt is computed once for all responses to it; ``auto``: where
+    that is clearly less work.
+    """
 
     steps: int = Field(100, gt=0)
     batch_size: int = Field(64, gt=0)  # offline only: rows (or pairs) of one optimizer step
     updates_per_batch: int = Field(1, gt=0)
     epochs_per_batch: int = Field(1, gt=0)
     tokens_per_microbatch: int = Field(16384, gt=0)
+    share_prompts: Literal["auto", "always", "never"] = "auto"
     checkpoint_every: int = Field(50, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
     max_bad_updates: int = Field(3, gt=0)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from llmalign.batch import TokenBatch
 from llmalign.data import encode_prompt
-from llmalign.policy import Policy, Reference, TokenBatch, load_policy
+from llmalign.policy import Policy, Reference, load_policy
 from llmalign.rewards import RewardHost, Sample, build_reward
 from llmalign.rewards.base import Judge, Prompt, TokenScores
 from llmalign.rewards.node import walk

@@ -3,7 +3,8 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import llmalign.policy
-from llmalign.policy import Policy, Reference, TokenBatch, load_policy, microbatches
+from llmalign.batch import TokenBatch, microbatches
+from llmalign.policy import Policy, Reference, load_policy
 from llmalign.schema import Lora, Model
 from llmalign.tiny import build_tokenizer
 

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 import llmalign.policy
-from llmalign.policy import Policy, TokenBatch
+from llmalign.batch import TokenBatch
+from llmalign.policy import Policy
 from llmalign.recipe import load_recipe
 from llmalign.training import train
 

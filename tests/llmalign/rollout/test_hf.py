@@ -4,7 +4,8 @@ from collections import Counter
 import pytest
 import torch
 
-from llmalign.policy import TokenBatch, load_policy
+from llmalign.batch import TokenBatch
+from llmalign.policy import load_policy
 from llmalign.rollout import Request, SamplingParams
 from llmalign.rollout.hf import HfEngine, keep_top, sample_tokens
 from llmalign.schema import Lora, Model

@@ -1,0 +1,187 @@
+"""The gradient of one optimizer step is the same however its rows go through the model."""
+
+import pytest
+import torch
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+
+from llmalign.advantages import group
+from llmalign.forward import Forward
+from llmalign.losses import LOSSES
+from llmalign.online import open_online
+from llmalign.policy import load_policy
+from llmalign.run import RunFolder
+
+POLICY_LOSSES = [e.name for e in LOSSES.entries() if e.traits.get("stage") == "policy"]
+WHOLE = {"tokens_per_microbatch": 1 << 20, "share_prompts": "never"}
+LAYOUTS = {
+    "row by row": {"tokens_per_microbatch": 1},
+    "small portions": {"tokens_per_microbatch": 40},
+    "each prompt once": {"share_prompts": "always"},
+    "each prompt once, small portions": {"share_prompts": "always", "tokens_per_microbatch": 60},
+}
+AGGREGATES = ["token_mean", "sequence_mean", "sequence_sum", "constant"]
+
+
+@pytest.fixture(autouse=True)
+def norms_in_float64(monkeypatch):
+    """The library computes this norm in float32 whatever the model is, and so would round-off be."""
+
+    def forward(self, hidden):
+        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * hidden * scale
+
+    monkeypatch.setattr(Qwen3RMSNorm, "forward", forward)
+
+
+@pytest.fixture
+def loop_of(small, tmp_path):
+    """A function: the online loop of a recipe in float64, and scored samples of one step of it
+    whose old log-probs differ from the policy's, so that ratios are not 1 and bounds act."""
+    opened = []
+
+    def make(**changes):
+        changes.setdefault("schedule", {"updates_per_batch": 2})
+        recipe = small(**changes)
+        folder = RunFolder(tmp_path / f"loop{len(opened)}")
+        folder.path.mkdir()
+        manager = open_online(recipe, folder, load_policy(recipe.model, seed=recipe.seed))
+        opened.append(manager)
+        loop = manager.__enter__()
+        loop.policy.model.double()
+        if loop.reference is not None:
+            loop.reference.policy.model.double()
+        experience = loop.experience(loop.rollout()[0])
+        # The untrained model never ends: let some samples count for less than all their tokens.
+        kept_B1 = 10 - torch.arange(len(experience.reward_B))[:, None] % 5
+        experience.mask_BT &= torch.arange(experience.mask_BT.shape[1]) < kept_B1
+        noise = torch.randn(experience.mask_BT.shape, generator=torch.Generator().manual_seed(0))
+        experience.logp_old_BT = experience.logp_old_BT + 0.3 * noise
+        loop.advantages(experience)
+        assert (experience.adv_BT != 0).any()
+        return loop, experience
+
+    yield make
+    for manager in opened:
+        manager.__exit__(None, None, None)
+
+
+def gradient(loop, experience, *, rows=None, active=None, **layout):
+    """Of one optimizer step, without taking it; ``rows`` are summed up, weighed as of all."""
+    everything = list(range(len(experience.reward_B)))
+    schedule = loop.recipe.schedule.model_copy(update={**WHOLE, **layout})
+    loop.forward = Forward(loop.policy, schedule)
+    active = loop._active(experience, everything) if active is None else active
+    kept = [b for b in active if rows is None or b in rows]
+    loop.policy.model.zero_grad()
+    stats = {}
+    for loss in loop._losses(experience, everything, kept, stats):
+        loss.backward()
+    grads = [p.grad for p in loop.policy.trainable.values() if p.grad is not None]
+    return torch.cat([g.flatten().clone() for g in grads]), stats
+
+
+def assert_equal(one, other):
+    assert one.abs().max() > 0
+    assert torch.allclose(one, other, rtol=0, atol=1e-13 * float(one.abs().max()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("kind", POLICY_LOSSES)
+def test_no_loss_depends_on_the_layout_of_the_forward_pass(loop_of, kind, layout):
+    loop, experience = loop_of(loss={"kind": kind}, kl={"coef": 0.1}, entropy={"bonus": 0.01})
+    whole, stats = gradient(loop, experience)
+    cut, cut_stats = gradient(loop, experience, **layout)
+    assert_equal(whole, cut)
+    assert cut_stats == pytest.approx(stats, rel=1e-6)
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_no_aggregation_depends_on_the_layout_or_on_dropped_rows(loop_of, aggregate):
+    loop, experience = loop_of(aggregate=aggregate)
+    experience.adv_BT[:5] = 0.0
+    whole, _ = gradient(loop, experience)
+    for layout in LAYOUTS.values():
+        assert_equal(whole, gradient(loop, experience, **layout)[0])
+    everything = list(range(len(experience.reward_B)))
+    assert len(loop._active(experience, everything)) < len(everything)
+    assert_equal(whole, gradient(loop, experience, active=everything)[0])
+
+
+@pytest.mark.parametrize("kind", POLICY_LOSSES)
+def test_the_parts_of_several_processes_add_up(loop_of, kind):
+    loop, experience = loop_of(loss={"kind": kind})
+    whole, _ = gradient(loop, experience)
+    parts = [gradient(loop, experience, rows=range(r, 12, 3))[0] for r in range(3)]
+    assert_equal(whole, sum(parts))
+
+
+def test_a_model_that_cannot_share_prompts_is_computed_row_by_row(loop_of, monkeypatch):
+    loop, experience = loop_of()
+    whole, _ = gradient(loop, experience)
+    monkeypatch.setattr(type(loop.policy), "shares_prompts", lambda self, rows: False)
+    with pytest.warns(UserWarning, match="gives other log-probs when a prompt is computed once"):
+        assert_equal(whole, gradient(loop, experience, share_prompts="always")[0])
+
+
+def test_a_wrong_position_or_mask_is_found_by_the_check(loop_of, monkeypatch):
+    loop, experience = loop_of()
+    rows = experience.rows
+    assert loop.policy.shares_prompts(rows)
+    from llmalign.batch import SharedBatch
+
+    right = SharedBatch.position_BT.fget
+    monkeypatch.setattr(SharedBatch, "position_BT", property(lambda self: right(self) + 1))
+    assert not loop.policy.shares_prompts(rows)
+
+
+def test_prompts_are_shared_where_it_pays_and_never_under_dropout(loop_of):
+    loop, experience = loop_of(model={"lora": {"rank": 2, "dropout": 0.1}})
+    long = [((1,) * 50, (2, 3)), ((1,) * 50, (4,))] * 4
+    schedule = loop.recipe.schedule
+
+    def layouts(policy, rows):
+        return {type(b).__name__ for _, b in Forward(policy, schedule).batches(rows, range(8))}
+
+    assert layouts(loop.policy, long) == {"TokenBatch"}
+    plain = load_policy(loop.recipe.model.model_copy(update={"lora": None}), seed=0)
+    assert layouts(plain, long) == {"SharedBatch"}
+    assert layouts(plain, [((1,), (2,) * 30)] * 8) == {"TokenBatch"}
+
+
+# Faults that other trainers had, made again: each must show as a gradient that depends on the cut.
+
+
+def own_weights(loop, experience, rows, active, stats):
+    """Each micro-batch is normalised by its own tokens, and the parts averaged (trl#5619)."""
+    portions = [portion for portion, _ in loop.forward.batches(experience.rows, active)]
+    for portion in portions:
+        for loss in type(loop)._losses(loop, experience, portion, portion, stats):
+            yield loss / len(portions)
+
+
+def one_over_parts(loop, experience, rows, active, stats):
+    """What the whole has normalised is divided by the number of parts again (ms-swift#10117)."""
+    losses = list(type(loop)._losses(loop, experience, rows, active, stats))
+    yield from (loss / len(losses) for loss in losses)
+
+
+@pytest.mark.parametrize("mutant", [own_weights, one_over_parts])
+def test_the_known_faults_of_normalisation_are_caught(loop_of, monkeypatch, mutant):
+    loop, experience = loop_of(aggregate="token_mean")
+    loop._losses = lambda *given: mutant(loop, *given)
+    whole, _ = gradient(loop, experience)
+    cut, _ = gradient(loop, experience, tokens_per_microbatch=40)
+    with pytest.raises(AssertionError):
+        assert_equal(whole, cut)
+
+
+def test_a_std_of_rounding_noise_makes_an_advantage_that_comparing_rewards_does_not():
+    # NeMo-RL#4161: the float mean of equal rewards need not equal them.
+    reward_B = torch.tensor([0.1] * 7, dtype=torch.float32)
+    residue = (reward_B - reward_B.mean()) / reward_B.std().clamp(min=1e-12)
+    ones = torch.ones(7, 1, dtype=torch.bool)
+    found = group(
+        reward_B, torch.zeros(7, dtype=torch.long), ones, torch.zeros(7, 1),
+        scale="std", eps=1e-6, ddof=1, lone="zero",
+    )  # fmt: skip
+    assert residue.abs().max() > 0.1 and (found == 0).all()
