@@ -118,14 +118,26 @@ class SharedBatch:
         return torch.cat([prompt_BL, self.mask_BT[:, :-1]], dim=1).long()
 
 
-def microbatches(length_B: Sequence[int], *, tokens: int) -> Iterator[list[int]]:
-    """Row indices in portions of like length, each at most ``tokens`` with padding (or one row)."""
+def microbatches(
+    length_B: Sequence[int], *, tokens: int, padding: int | None = None
+) -> Iterator[list[int]]:
+    """Row indices in portions of like length, longest first.
+
+    Args:
+        length_B: tokens of each row.
+        tokens: most tokens of a portion with its padding; a longer row goes alone.
+        padding: padding that a portion may hold before the next row starts a new one: about what a
+            pass of its own costs, in tokens; None: any.
+    """
     portion: list[int] = []
+    wasted = 0
     for row in sorted(range(len(length_B)), key=lambda b: length_B[b], reverse=True):
         widest = length_B[portion[0]] if portion else length_B[row]
-        if portion and widest * (len(portion) + 1) > tokens:
+        wasted += widest - length_B[row]
+        too_wide = padding is not None and wasted > padding
+        if portion and (too_wide or widest * (len(portion) + 1) > tokens):
             yield portion
-            portion = []
+            portion, wasted = [], 0
         portion.append(row)
     if portion:
         yield portion

@@ -18,6 +18,8 @@ from llmalign.batch import (
 from llmalign.policy import Policy
 from llmalign.schema import Schedule
 
+# What one more forward and backward pass costs, in tokens of a pass that is under way.
+PADDING = {"cpu": 256, "cuda": 4096}
 WORTH = 0.75  # share of the tokens below which computing each prompt once pays for its second pass
 
 
@@ -44,7 +46,8 @@ class Forward:
         chosen = [rows[b] for b in indices]
         lengths = [len(prompt) + len(response) for prompt, response in chosen]
         budget = self.schedule.tokens_per_microbatch
-        portions = list(microbatches(lengths, tokens=budget))
+        padding = PADDING.get(self._policy.device.type, PADDING["cuda"])
+        portions = list(microbatches(lengths, tokens=budget, padding=padding))
         layout: type[TokenBatch] | type[SharedBatch] = TokenBatch
         if portions and self._may_share():
             shared = list(shared_microbatches(chosen, tokens=budget))

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
+from llmalign import head
 from llmalign.batch import Row, SharedBatch, TokenBatch
+from llmalign.head import at_least_float32, head_logprobs
 from llmalign.schema import Lora, Model
 
-CHUNK_LOGITS = 1 << 24  # logits held at once: 64 MiB in float32, whatever the vocabulary
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -38,7 +39,9 @@ class Policy:
         base = model.get_base_model() if self.has_adapter else model
         self._decoder = base.get_decoder()
         self._head = base.get_output_embeddings()
+        self._plain_head = type(self._head) is nn.Linear and self._head.bias is None
         self._softcap: float | None = getattr(base.config, "final_logit_softcapping", None)
+        self._plain_head &= not self._softcap
         self.context_length = int(getattr(base.config, "max_position_embeddings", 1 << 30))
         self._check_head()
 
@@ -104,7 +107,7 @@ class Policy:
         hidden_ND = at_least_float32(hidden_ND)
         logp_N, entropy_N = self._head_logprobs(hidden_ND, target_N, temperature, False)
         words = min(len(self.tokenizer), self._head.weight.shape[0])
-        size = max(1, CHUNK_LOGITS // self._head.weight.shape[0])
+        size = max(1, head.CHUNK_LOGITS // self._head.weight.shape[0])
         certainties = []
         for start in range(0, len(target_N), size):
             logits_CV = self.next_logits(hidden_ND[start : start + size])[:, :words] / temperature
@@ -164,6 +167,16 @@ class Policy:
     def _head_logprobs(
         self, hidden_ND: Tensor, target_N: Tensor, temperature: float, entropy_gradient: bool
     ) -> tuple[Tensor, Tensor]:
+        if self._plain_head:
+            return head_logprobs(
+                hidden_ND,
+                self._head.weight,
+                target_N,
+                temperature=temperature,
+                entropy_gradient=entropy_gradient,
+                chunk_logits=head.CHUNK_LOGITS,
+            )
+
         def chunk(hidden_CD: Tensor, target_C: Tensor) -> tuple[Tensor, Tensor]:
             logits_CV = self.next_logits(hidden_CD) / temperature
             logp_CV = torch.log_softmax(logits_CV, dim=-1)
@@ -171,7 +184,7 @@ class Policy:
                 entropy_C = torch.special.entr(logp_CV.exp()).sum(-1)
             return logp_CV.gather(1, target_C[:, None])[:, 0], entropy_C
 
-        size = max(1, CHUNK_LOGITS // self._head.weight.shape[0])
+        size = max(1, head.CHUNK_LOGITS // self._head.weight.shape[0])
         if len(target_N) <= size:
             return chunk(hidden_ND, target_N)
         parts = [
@@ -317,11 +330,6 @@ def _add_adapter(model: Any, lora: Lora) -> Any:
             target_modules=lora.targets,
         ),
     )
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

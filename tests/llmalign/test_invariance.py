@@ -24,7 +24,7 @@ AGGREGATES = ["token_mean", "sequence_mean", "sequence_sum", "constant"]
 
 @pytest.fixture(autouse=True)
 def norms_in_float64(monkeypatch):
-    """The library computes this norm in float32 whatever the model is, and so would round-off be."""
+    """The library computes this norm in float32 whatever the model is, round-off included."""
 
     def forward(self, hidden):
         scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)

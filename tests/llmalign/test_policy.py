@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-import llmalign.policy
+import llmalign.head
 from llmalign.batch import TokenBatch, microbatches
 from llmalign.policy import Policy, Reference, load_policy
 from llmalign.schema import Lora, Model
@@ -43,7 +43,11 @@ def test_logprobs_are_those_of_the_models_own_logits(policy, temperature):
         assert (logp_BT[b, n:] == 0).all() and (entropy_BT[b, n:] == 0).all()
 
 
-def test_chunks_change_neither_value_nor_gradient_and_bound_the_logits(policy, monkeypatch):
+@pytest.mark.parametrize("plain", [True, False], ids=["plain head", "head with more to it"])
+def test_chunks_change_neither_value_nor_gradient_and_bound_the_logits(policy, monkeypatch, plain):
+    assert policy._plain_head
+    monkeypatch.setattr(policy, "_plain_head", plain)
+
     def run():
         policy.model.zero_grad()
         logp_BT, entropy_BT = policy.logprobs(batch(policy), temperature=1.0, entropy_gradient=True)
@@ -52,9 +56,10 @@ def test_chunks_change_neither_value_nor_gradient_and_bound_the_logits(policy, m
 
     whole_logp, whole_grad = run()
     seen = []
-    original = policy.next_logits
-    monkeypatch.setattr(policy, "next_logits", lambda h: seen.append(len(h)) or original(h))
-    monkeypatch.setattr(llmalign.policy, "CHUNK_LOGITS", 2 * policy.model.config.vocab_size)
+    owner, name = (llmalign.head, "_logits") if plain else (policy, "next_logits")
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda h, *more: seen.append(len(h)) or original(h, *more))
+    monkeypatch.setattr(llmalign.head, "CHUNK_LOGITS", 2 * policy.model.config.vocab_size)
     chunked_logp, chunked_grad = run()
     assert max(seen) == 2 and len(seen) > 4  # never more than a chunk of logits, also in backward
     assert torch.allclose(whole_logp, chunked_logp, atol=1e-5)
@@ -151,3 +156,11 @@ def test_microbatches_hold_every_row_once_within_the_budget(tokens):
     for portion in portions:
         padded = max(length_B[b] for b in portion) * len(portion)
         assert padded <= tokens or len(portion) == 1
+
+
+def test_a_short_row_is_not_padded_for_more_than_a_pass_of_its_own_costs():
+    length_B = [100, 98, 97, 10, 9, 8]
+    cut = list(microbatches(length_B, tokens=1000, padding=20))
+    assert cut == [[0, 1, 2], [3, 4, 5]]
+    assert len(list(microbatches(length_B, tokens=1000))) == 1
+    assert len(list(microbatches(length_B, tokens=1000, padding=0))) == 6

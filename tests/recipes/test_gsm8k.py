@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-import llmalign.policy
+import llmalign.head
 from llmalign.batch import TokenBatch
 from llmalign.policy import Policy
 from llmalign.recipe import load_recipe
@@ -101,14 +101,16 @@ def test_logits_of_the_real_vocabulary_are_never_held_whole(tmp_path, monkeypatc
     model = Qwen2ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     policy = Policy(model, chat_tokenizer(), torch.device("cpu"))
     seen = []
-    original = policy.next_logits
-    monkeypatch.setattr(policy, "next_logits", lambda h: seen.append(len(h)) or original(h))
+    original = llmalign.head._logits
+    monkeypatch.setattr(
+        llmalign.head, "_logits", lambda h, *more: seen.append(len(h)) or original(h, *more)
+    )
     batch = TokenBatch.from_rows(
         [([1, 5, 6], list(range(3, 253)))] * 2, pad_id=0, device=policy.device
     )
     logp_BT, _ = policy.logprobs(batch, temperature=1.0)
     logp_BT.sum().backward()
-    chunk = llmalign.policy.CHUNK_LOGITS // 151936
+    chunk = llmalign.head.CHUNK_LOGITS // 151936
     assert max(seen) <= chunk < 500 == int(batch.mask_BT.sum())
     assert policy.model.lm_head.weight.grad is not None
 
