@@ -4,8 +4,8 @@
 
 Forward and backward of the log-probability and the entropy (no entropy gradient) of every token.
 The naive head holds all logits in float32 and takes ``log_softmax`` of them. Prints one JSON
-object: seconds (median), peak memory in MiB above what weights, their gradient and hidden states take, and
-ratios.
+object: seconds (median), peak memory in MiB above what weights, their gradient and hidden states
+take, and ratios.
 """
 
 import argparse

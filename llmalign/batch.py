@@ -143,6 +143,28 @@ def microbatches(
         yield portion
 
 
+def whole_units(
+    length_B: Sequence[int], units: Sequence[int], *, tokens: int
+) -> Iterator[list[int]]:
+    """Row indices in portions of whole units, rows of one number in ``units`` together, each at
+    most ``tokens`` with padding (or one unit)."""
+    members: dict[int, list[int]] = {}
+    for row, unit in enumerate(units):
+        members.setdefault(unit, []).append(row)
+    widest = {unit: max(length_B[row] for row in rows) for unit, rows in members.items()}
+    order = sorted(members, key=lambda unit: widest[unit], reverse=True)
+    portion: list[int] = []
+    width = 0
+    for unit in order:
+        if portion and max(width, widest[unit]) * (len(portion) + len(members[unit])) > tokens:
+            yield portion
+            portion, width = [], 0
+        portion += members[unit]
+        width = max(width, widest[unit])
+    if portion:
+        yield portion
+
+
 def shared_microbatches(rows: Sequence[Row], *, tokens: int) -> Iterator[list[int]]:
     """Row indices in portions of at most ``tokens`` with padding (or one row), each distinct prompt
     counted once a portion; rows of one prompt stay side by side, long responses come first."""

@@ -14,6 +14,7 @@ from llmalign.batch import (
     padded_size,
     shared_microbatches,
     shared_size,
+    whole_units,
 )
 from llmalign.policy import Policy
 from llmalign.schema import Schedule
@@ -40,17 +41,29 @@ class Forward:
         self._proven: bool | None = None
 
     def batches(
-        self, rows: Sequence[Row], indices: Sequence[int]
+        self, rows: Sequence[Row], indices: Sequence[int], units: Sequence[int] | None = None
     ) -> Iterator[tuple[list[int], TokenBatch | SharedBatch]]:
-        """Portions of ``indices`` and their rows as the model reads them."""
+        """Portions of ``indices`` and their rows as the model reads them.
+
+        Args:
+            rows: of the whole step.
+            indices: which of them go through the model.
+            units: a number for each of ``indices``; rows of one number stay in one portion, however
+                long it gets. None: every row may go alone.
+        """
         chosen = [rows[b] for b in indices]
         lengths = [len(prompt) + len(response) for prompt, response in chosen]
         budget = self.schedule.tokens_per_microbatch
         padding = PADDING.get(self._policy.device.type, PADDING["cuda"])
-        portions = list(microbatches(lengths, tokens=budget, padding=padding))
+        if units is None:
+            portions = list(microbatches(lengths, tokens=budget, padding=padding))
+        else:
+            portions = list(whole_units(lengths, units, tokens=budget))
         layout: type[TokenBatch] | type[SharedBatch] = TokenBatch
         if portions and self._may_share():
-            shared = list(shared_microbatches(chosen, tokens=budget))
+            shared = portions
+            if units is None:
+                shared = list(shared_microbatches(chosen, tokens=budget))
             if self._pays(chosen, portions, shared) and self._is_proven(chosen, shared[0]):
                 portions, layout = shared, SharedBatch
         policy = self._policy

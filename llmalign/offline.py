@@ -115,7 +115,7 @@ class OfflineLoop:
         for portion in self._portions([[r] for r in rows]):
             batch = self._batch([rows[b] for b in portion])
             logp_BT, _ = self.policy.logprobs(batch, temperature=1.0)
-            loss_BT = self._loss(logp_BT, batch.mask_BT)
+            loss_BT = self._loss(logp_BT, batch.mask_BT, **self.recipe.loss.options)
             yield (weight_B[portion].to(logp_BT)[:, None] * loss_BT).sum()
 
     def _pair_losses(self, chosen: Sequence[int], stats: dict[str, float]) -> Iterator[Tensor]:

@@ -60,7 +60,8 @@ class OnlineLoop:
         )
         self.forward = Forward(policy, recipe.schedule)
         self.updater = Updater(policy, recipe.optimizer, total_steps=recipe.schedule.steps)
-        self._loss = LOSSES.get(recipe.loss.kind, "loss.kind").thing
+        loss = LOSSES.get(recipe.loss.kind, "loss.kind")
+        self._loss, self._traits = loss.thing, loss.traits
         self._advantage = ADVANTAGES.get(recipe.advantage.kind, "advantage.kind").thing
         if problems.left_out:
             write_json(folder.path / "left_out.json", problems.left_out)
@@ -240,9 +241,12 @@ class OnlineLoop:
             yield [g * size + s for g in sorted(order[part::parts]) for s in range(size)]
 
     def _active(self, experience: Experience, rows: Sequence[int]) -> list[int]:
-        """Rows with a gradient: a zero advantage has none unless KL or entropy is in the loss."""
-        everywhere = self.recipe.entropy.bonus > 0 or (
-            self.recipe.kl.coef > 0 and self.recipe.kl.place == "loss"
+        """Rows with a gradient: a zero advantage has none unless KL or entropy is in the loss, or
+        the loss looks at every row."""
+        everywhere = (
+            self._traits.get("every_row", False)
+            or self.recipe.entropy.bonus > 0
+            or (self.recipe.kl.coef > 0 and self.recipe.kl.place == "loss")
         )
         has_token_B = experience.mask_BT.any(1)
         has_adv_B = (experience.adv_BT != 0).any(1)
@@ -265,8 +269,17 @@ class OnlineLoop:
             max_tokens=self.recipe.rollout.max_new_tokens,
             num_sequences=int((tokens_B > 0).sum()),
         )
-        for portion, batch in self.forward.batches(experience.rows, active):
+        units = self._units(experience, active)
+        for portion, batch in self.forward.batches(experience.rows, active, units):
             yield self._microbatch_loss(experience, batch, portion, weight_B[portion], stats)
+
+    def _units(self, experience: Experience, active: Sequence[int]) -> list[int] | None:
+        """Which rows must go through the model together, for the loss to see them together."""
+        if self._traits.get("whole_batch"):
+            return [0] * len(active)
+        if self._traits.get("whole_groups"):
+            return [int(experience.group_B[b]) for b in active]
+        return None
 
     def _microbatch_loss(
         self,
@@ -292,9 +305,10 @@ class OnlineLoop:
         old_BT = (
             logp_BT.detach() if experience.logp_old_BT is None else here(experience.logp_old_BT)
         )
-        loss_BT, loss_stats = self._loss(
-            logp_BT, old_BT, here(experience.adv_BT), mask_BT, **self.recipe.loss.options
-        )
+        tensors = [logp_BT, old_BT, here(experience.adv_BT), mask_BT]
+        if "group_B" in self._traits.get("extra", ()):
+            tensors.append(experience.group_B[portion].to(device))
+        loss_BT, loss_stats = self._loss(*tensors, **self.recipe.loss.options)
         _add(stats, {k: float(v) for k, v in vars(loss_stats).items()})
         if experience.logp_ref_BT is not None:
             kl_BT = kl_penalty(logp_BT, here(experience.logp_ref_BT), mask_BT, kind=kl.estimator)

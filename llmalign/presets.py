@@ -45,6 +45,84 @@ PRESETS: dict[str, dict[str, Any]] = {
         "aggregate": "token_mean",
         "kl": {"coef": 0.01, "estimator": "k1", "place": "reward"},
     },
+    # Group Sequence Policy Optimization, arXiv:2507.18071: the ratio is the sequence's, to the
+    # power of 1 / length; bounds 3e-4 and 4e-4, four updates a batch (section 5.1).
+    "gspo": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "loss": {"kind": "gspo", "clip_low": 3e-4, "clip_high": 4e-4},
+        "aggregate": "sequence_mean",
+        "schedule": {"updates_per_batch": 4},
+    },
+    # LUSPO, arXiv:2602.05261: GSPO whose sequences count by their length.
+    "luspo": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "loss": {"kind": "luspo", "clip_low": 3e-4, "clip_high": 4e-4},
+        "aggregate": "sequence_sum",
+    },
+    # CISPO, MiniMax-M1, arXiv:2506.13585: the ratio is clipped and detached, no token is dropped.
+    "cispo": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "loss": {"kind": "cispo", "bounds": "ceiling", "clip_high": 5.0},
+        "aggregate": "token_mean",
+    },
+    # SAPO, arXiv:2511.20347: a smooth gate in place of the clip.
+    "sapo": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "loss": {"kind": "sapo", "tau_pos": 1.0, "tau_neg": 1.05},
+        "aggregate": "sequence_mean",
+    },
+    # GMPO, arXiv:2507.20673: the geometric mean of the clipped token ratios, bounds e^-0.4, e^0.4.
+    "gmpo": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "loss": {"kind": "gmpo", "clip_low": 0.4, "clip_high": 0.4},
+        "aggregate": "sequence_mean",
+    },
+    # VESPO, arXiv:2602.10693.
+    "vespo": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "loss": {"kind": "vespo"},
+        "aggregate": "token_mean",
+    },
+    # The Entropy Mechanism, arXiv:2505.22617: tokens of large covariance leave the gradient, or are
+    # held by a KL to the old policy.
+    "clip_cov": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "loss": {"kind": "clip_cov"},
+        "aggregate": "token_mean",
+    },
+    "kl_cov": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "loss": {"kind": "kl_cov", "share": 2e-3, "coef": 1.0},
+        "aggregate": "token_mean",
+    },
+    # PACS, arXiv:2509.02522: learns the reward (0 or 1) as a label, from scores within the group.
+    "pacs": {
+        "advantage": {"kind": "none"},
+        "loss": {"kind": "pacs", "beta": 1.0},
+        "aggregate": "sequence_mean",
+    },
+    # VGPO: group-normalised advantage plus a tenth of the reward itself.
+    "vgpo": {
+        "advantage": {"kind": "anchored", "weight": 0.1},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "sequence_mean",
+    },
+    # Pass@k training, arXiv:2508.10751: what a sample adds to the best of k.
+    "pass_at_k": {
+        "advantage": {"kind": "pass_at_k", "k": 4},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "token_mean",
+    },
+    # R1-Reward, arXiv:2505.02835: ratios bounded before the clip, advantages beyond three standard
+    # deviations left out, KL 1e-3 in the reward.
+    "stable_reinforce": {
+        "advantage": {"kind": "stable", "bound": 3.0},
+        "loss": {"kind": "stable_reinforce"},
+        "aggregate": "token_mean",
+        "kl": {"coef": 1e-3, "estimator": "k1", "place": "reward"},
+    },
+    # Dynamic fine-tuning, arXiv:2508.05629: supervised, each token weighed by its own probability.
+    "dft": {"loss": {"kind": "dft"}, "aggregate": "token_mean"},
     "sft": {"loss": {"kind": "sft"}, "aggregate": "token_mean"},
     # Direct Preference Optimization, arXiv:2305.18290, eq. 7; label smoothing: cDPO.
     "dpo": {"loss": {"kind": "dpo", "beta": 0.1}, "aggregate": "sequence_mean"},

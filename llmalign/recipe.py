@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from llmalign.rewards import Reward
 
 
+SUPPLIED = {"group_B"}  # what the loop gives a loss beyond the four tensors of all
+
+
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """A checked recipe from a file or a shipped name, with ``key.path=value`` overrides.
 
@@ -235,11 +238,26 @@ def _resolve_choices(recipe: Recipe) -> Recipe:
         entry = registry.get(choice.kind, f"{key}.kind")
         update[key] = Choice(kind=choice.kind, **entry.resolve(choice.options, key))
     recipe = recipe.model_copy(update=update)
+    _check_loss(recipe, LOSSES.get(recipe.loss.kind, "loss.kind").traits)
     if recipe.stage == "policy":
         _check_online(recipe)
     else:
         _check_offline(recipe)
     return recipe
+
+
+def _check_loss(recipe: Recipe, traits: Mapping[str, Any]) -> None:
+    allowed = traits.get("aggregates")
+    if allowed and recipe.aggregate not in allowed:
+        raise ValueError(
+            f"aggregate is {recipe.aggregate!r}, expected {' or '.join(allowed)} with loss "
+            f"{recipe.loss.kind!r}, whose terms are of whole sequences"
+        )
+    if unknown_extra := set(traits.get("extra", ())) - SUPPLIED:
+        raise ValueError(
+            f"loss.kind is {recipe.loss.kind!r}, which needs {', '.join(sorted(unknown_extra))}; "
+            "no loop gives that, the loss can be called from Python only"
+        )
 
 
 def _check_offline(recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "recipes": set(),
     "llmalign": {"verifiers", "rewards", "recipes"},
 }
-PURE = ["llmalign/losses", "llmalign/advantages"]
+PURE = ["llmalign/losses", "llmalign/advantages", "llmalign/token_weights"]
 
 
 def imports_of(path: Path) -> set[str]:

@@ -54,8 +54,8 @@ def batch_whitened(
     outcome_B = stats.centred_B("keep") if baseline == "group" else stats.total_B
     counts_BT = mask_BT & stats.scored_B[:, None]
     token_BT = torch.where(counts_BT, penalty_BT.detach().double(), 0.0)
-    token_BT = token_BT + _is_last(counts_BT) * outcome_B[:, None]
-    return _whiten(discounted_returns(token_BT, counts_BT, gamma=gamma), counts_BT, eps)
+    token_BT = token_BT + is_last(counts_BT) * outcome_B[:, None]
+    return whitened(discounted_returns(token_BT, counts_BT, gamma=gamma), counts_BT, eps)
 
 
 def discounted_returns(token_BT: Tensor, mask_BT: Tensor, *, gamma: float) -> Tensor:
@@ -68,13 +68,13 @@ def discounted_returns(token_BT: Tensor, mask_BT: Tensor, *, gamma: float) -> Te
     return torch.where(mask_BT, return_BT, 0.0)
 
 
-def _is_last(mask_BT: Tensor) -> Tensor:
+def is_last(mask_BT: Tensor) -> Tensor:
     """bool [B, T]: the last True of each row."""
     after_BT = mask_BT.flip(1).cumsum(1).flip(1)
     return mask_BT & (after_BT == 1)
 
 
-def _whiten(value_BT: Tensor, mask_BT: Tensor, eps: float) -> Tensor:
+def whitened(value_BT: Tensor, mask_BT: Tensor, eps: float) -> Tensor:
     value = value_BT[mask_BT]
     if len(value) < 2:
         raise ValueError(

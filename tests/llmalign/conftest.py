@@ -33,6 +33,9 @@ def spread(prompts, completions, **columns):
     """Differs between samples, and is the same whenever the completion is."""
     return [sum(map(ord, text)) % 7 / 7 for text in completions]
 
+def label(prompts, completions, **columns):
+    return [float(value > 0.4) for value in spread(prompts, completions)]
+
 def constant(prompts, completions, **columns):
     return [0.0 for _ in completions]
 

@@ -31,15 +31,29 @@ def test_another_kind_of_loss_drops_the_presets_options():
     assert "clip_low" not in recipe.loss.options
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "dr_grpo", "dapo", "rloo", "reinforce++"])
-def test_every_online_preset_resolves(algorithm):
-    assert build_recipe(raw(algorithm=algorithm)).stage == "policy"
+OFFLINE = {"sft": "supervised", "dft": "supervised", "dpo": "preference", "ipo": "preference"}
 
 
-def test_presets_are_all_of_the_issue():
-    assert set(PRESETS) == {
-        "grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "sft", "dpo", "ipo",
-    }  # fmt: skip
+@pytest.mark.parametrize("algorithm", PRESETS)
+def test_every_preset_resolves(algorithm):
+    stage = OFFLINE.get(algorithm, "policy")
+    changes = {} if stage == "policy" else {"reward": None, "data": {"train": {"path": "x.jsonl"}}}
+    assert build_recipe(raw(algorithm=algorithm, **changes)).stage == stage
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"algorithm": "gspo", "aggregate": "token_mean"},
+            "aggregate is 'token_mean', expected sequence_mean with loss 'gspo'",
+        ),
+        ({"loss": {"kind": "superhf"}}, "loss.kind is 'superhf', which needs ref_kl_BT; no loop"),
+    ],
+)
+def test_choices_that_contradict_each_other_are_refused_with_the_reason(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_recipe(raw(**changes))
 
 
 @pytest.mark.parametrize(
