@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from llmalign.rewards import Group, Score
+from llmalign.truncation import pad_kept
 from llmalign.verifiers import Verdict
 
 
@@ -46,11 +47,32 @@ class Experience:
     adv_BT: Tensor = field(init=False)
     logp_old_BT: Tensor | None = None
     logp_ref_BT: Tensor | None = None
+    weight_BT: Tensor | None = None
+    mismatch: dict[str, float] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """(prompt ids, response ids) of every sample."""
         return [(g.prompt_ids, s.token_ids) for g in self.groups for s in g.group.samples]
+
+    @property
+    def logp_sampled_BT(self) -> Tensor:
+        """Log-probability of each token as the engine reported it; NaN where it did not."""
+        samples = [s for g in self.groups for s in g.group.samples]
+        logp_BT = torch.full(self.mask_BT.shape, float("nan"))
+        for b, sample in enumerate(samples):
+            logp_BT[b, : len(sample.logprobs)] = torch.tensor(sample.logprobs)
+        return logp_BT
+
+    def kept(self, portion: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """ids_NK and counts_N of the tokens of some rows, as ``Policy.logprobs`` takes them."""
+        samples = [s for g in self.groups for s in g.group.samples]
+        chosen = [samples[b] for b in portion]
+        if not any(s.kept_counts for s in chosen):
+            return None
+        recorded = (b"".join(s.kept_ids for s in chosen), b"".join(s.kept_counts for s in chosen))
+        id_N, counts_N = (torch.frombuffer(bytearray(each), dtype=torch.int32) for each in recorded)
+        return pad_kept(id_N.to(device), counts_N.to(device)), counts_N.to(device)
 
     @property
     def adv_B(self) -> Tensor:

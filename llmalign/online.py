@@ -22,6 +22,7 @@ from llmalign.forward import Forward
 from llmalign.losses import LOSSES
 from llmalign.losses.aggregate import sequence_weights
 from llmalign.losses.kl import kl_penalty
+from llmalign.losses.mismatch import mean_one, mismatch_weights, off_policy_mask
 from llmalign.observe.log import write_json, write_samples
 from llmalign.optim import Updater, UpdateResult
 from llmalign.policy import Policy, Reference
@@ -45,6 +46,10 @@ class OnlineLoop:
         self.params = SamplingParams(
             max_new_tokens=recipe.rollout.max_new_tokens,
             temperature=recipe.rollout.temperature,
+            top_p=recipe.rollout.top_p,
+            top_k=recipe.rollout.top_k,
+            min_p=recipe.rollout.min_p,
+            max_kept=recipe.rollout.max_kept,
             stop=tuple(recipe.rollout.stop),
         )
         self.reference = Reference(policy) if recipe.kl.coef else None
@@ -122,7 +127,7 @@ class OnlineLoop:
 
         def on_group(index: int, group: Group) -> None:
             groups[index] = group
-            futures[index] = self.host.submit(group)
+            futures[index] = self.host.submit(_without_kept(group))
 
         sample_groups(
             self.engine,
@@ -164,15 +169,35 @@ class OnlineLoop:
         experience = Experience(groups, reward_B, group_B, mask_BT)
         if samples and self._needs_old:
             experience.logp_old_BT = self._forward_all(experience, self.policy)
+        if samples and self.recipe.mismatch.kind is not None:
+            self._weigh(experience)
         if samples and self.reference is not None:
             experience.logp_ref_BT = self._forward_all(experience, self.reference)
         return experience
+
+    def _weigh(self, experience: Experience) -> None:
+        """Weights for what the engine's log-probs are off the trainer's, and their statistics."""
+        mismatch = self.recipe.mismatch
+        assert experience.logp_old_BT is not None and mismatch.kind is not None
+        tensors = (experience.logp_old_BT, experience.logp_sampled_BT, experience.mask_BT)
+        weight_BT, stats = mismatch_weights(
+            *tensors,
+            kind=mismatch.kind,
+            low=mismatch.low,
+            high=mismatch.high,
+            level=mismatch.level,
+        )
+        if mismatch.mean_one:
+            weight_BT = mean_one(weight_BT, experience.mask_BT, level=mismatch.level)
+        experience.weight_BT = weight_BT
+        experience.mismatch = {k: float(v) for k, v in vars(stats).items()}
 
     @property
     def _needs_old(self) -> bool:
         # One update of a fresh batch is exactly on-policy: the ratio is 1 and needs no old pass.
         schedule = self.recipe.schedule
         several = schedule.updates_per_batch * schedule.epochs_per_batch > 1
+        several = several or self.recipe.mismatch.kind is not None
         return several or (bool(self.recipe.kl.coef) and self.recipe.kl.place == "reward")
 
     @torch.no_grad()
@@ -180,7 +205,11 @@ class OnlineLoop:
         rows = experience.rows
         logp_BT = torch.zeros(experience.mask_BT.shape)
         for portion, batch in self.forward.batches(rows, range(len(rows))):
-            found = model.logprobs(batch, temperature=self.params.temperature)
+            found = model.logprobs(
+                batch,
+                temperature=self.params.temperature,
+                kept=experience.kept(portion, self.policy.device),
+            )
             logp = found[0] if isinstance(found, tuple) else found
             logp_BT[portion, : logp.shape[1]] = logp.to(logp_BT)
         return logp_BT
@@ -294,6 +323,7 @@ class OnlineLoop:
             batch,
             temperature=self.params.temperature,
             entropy_gradient=bonus > 0,
+            kept=experience.kept(portion, device),
         )
         width = logp_BT.shape[1]
 
@@ -310,6 +340,14 @@ class OnlineLoop:
             tensors.append(experience.group_B[portion].to(device))
         loss_BT, loss_stats = self._loss(*tensors, **self.recipe.loss.options)
         _add(stats, {k: float(v) for k, v in vars(loss_stats).items()})
+        if experience.weight_BT is not None:
+            loss_BT = loss_BT * here(experience.weight_BT)
+        delta = self.recipe.mismatch.off_policy_delta
+        if delta is not None:
+            sampled_BT, adv_BT = here(experience.logp_sampled_BT), here(experience.adv_BT)
+            keep_BT = off_policy_mask(logp_BT, sampled_BT, adv_BT, mask_BT, delta=delta)
+            _add(stats, {"off_policy_tokens": float((mask_BT & ~keep_BT).sum())})
+            loss_BT = loss_BT * keep_BT
         if experience.logp_ref_BT is not None:
             kl_BT = kl_penalty(logp_BT, here(experience.logp_ref_BT), mask_BT, kind=kl.estimator)
             _add(stats, {"kl_ref_nats": float(kl_BT.detach().sum())})
@@ -389,6 +427,7 @@ class OnlineLoop:
         generated = metrics["tokens_generated"]
         used = min(generated, int(trained / max(1, self.recipe.schedule.epochs_per_batch)))
         same = sum(not g.differs(self._metric_name) for g in everything)
+        metrics |= _mismatch_metrics(experience.mismatch)
         return metrics | {
             "entropy": stats["entropy_nats"] / trained if trained else None,
             "kl": stats["kl_ref_nats"] / trained if trained and "kl_ref_nats" in stats else None,
@@ -415,6 +454,12 @@ def _trained_part(
     return ScoredGroup(replace(group, samples=group.samples[:count]), scores[:count], prompt_ids)
 
 
+def _without_kept(group: Group) -> Group:
+    """Kept sets are megabytes that no reward reads."""
+    samples = (replace(s, kept_ids=b"", kept_counts=b"") for s in group.samples)
+    return replace(group, samples=tuple(samples))
+
+
 def step_reward(recipe: Recipe) -> Any:
     """The recipe's reward tree, with DAPO's soft overlong penalty beside it where it is on."""
     overlong = recipe.overlong
@@ -434,6 +479,22 @@ def _update_metrics(results: Sequence[UpdateResult]) -> dict[str, Any]:
         "lr": results[-1].lr if results else None,
         "updates": len(applied),
         "bad_updates": len(results) - len(applied),
+    }
+
+
+def _mismatch_metrics(stats: dict[str, float]) -> dict[str, Any]:
+    tokens = stats.get("tokens")
+    if not tokens:
+        return {}
+    square = stats["weight_square"]
+    return {
+        "kl_engine": stats["kl_engine_nats"] / tokens,
+        "mismatch/weight": stats["weight"] / tokens,
+        "mismatch/effective_share": stats["weight"] ** 2 / square / tokens if square else 0.0,
+        "mismatch/truncated_share": stats["truncated"] / tokens,
+        "mismatch/masked_share": stats["masked"] / tokens,
+        "mismatch/masked_sequences": stats["masked_sequences"],
+        "mismatch/ratio_max": stats["ratio_max"],
     }
 
 

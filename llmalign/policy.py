@@ -22,6 +22,7 @@ from llmalign import head
 from llmalign.batch import Row, SharedBatch, TokenBatch
 from llmalign.head import at_least_float32, head_logprobs
 from llmalign.schema import Lora, Model
+from llmalign.truncation import renormalised_entropy, renormalised_logprobs
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -67,6 +68,7 @@ class Policy:
         *,
         temperature: float,
         entropy_gradient: bool = False,
+        kept: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probability of every response token and entropy of the distribution it came from.
 
@@ -79,6 +81,8 @@ class Policy:
             batch: token ids and which of them are response.
             temperature: what the logits are divided by, as in sampling; > 0.
             entropy_gradient: whether the entropy carries a gradient (an entropy bonus needs it).
+            kept: ids_NK and counts_N of what truncated sampling kept for each response token, in
+                row order; both results are then of the policy renormalised on it.
         Returns:
             logp_BT and entropy_BT in nats, in float32 or the model's float64; 0 where a row has
             no token.
@@ -86,7 +90,7 @@ class Policy:
         with self.autocast():
             hidden_ND, target_N = self._predicting(batch)
             logp_N, entropy_N = self._head_logprobs(
-                hidden_ND, target_N, temperature, entropy_gradient
+                hidden_ND, target_N, temperature, entropy_gradient, kept
             )
         mask_BT = batch.mask_BT
         zeros_BT = torch.zeros(mask_BT.shape, dtype=logp_N.dtype, device=self.device)
@@ -165,9 +169,14 @@ class Policy:
         return logits_BV
 
     def _head_logprobs(
-        self, hidden_ND: Tensor, target_N: Tensor, temperature: float, entropy_gradient: bool
+        self,
+        hidden_ND: Tensor,
+        target_N: Tensor,
+        temperature: float,
+        entropy_gradient: bool,
+        kept: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        if self._plain_head:
+        if self._plain_head and kept is None:
             return head_logprobs(
                 hidden_ND,
                 self._head.weight,
@@ -177,18 +186,24 @@ class Policy:
                 chunk_logits=head.CHUNK_LOGITS,
             )
 
-        def chunk(hidden_CD: Tensor, target_C: Tensor) -> tuple[Tensor, Tensor]:
-            logits_CV = self.next_logits(hidden_CD) / temperature
-            logp_CV = torch.log_softmax(logits_CV, dim=-1)
-            with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        def chunk(hidden_CD: Tensor, target_C: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
+            logits_CV = self.next_logits(hidden_CD)
+            with_entropy = entropy_gradient and torch.is_grad_enabled()
+            if kept:
+                logp_C = renormalised_logprobs(logits_CV, target_C, *kept, temperature=temperature)
+                with torch.set_grad_enabled(with_entropy):
+                    return logp_C, renormalised_entropy(logits_CV, *kept, temperature=temperature)
+            logp_CV = torch.log_softmax(logits_CV / temperature, dim=-1)
+            with torch.set_grad_enabled(with_entropy):
                 entropy_C = torch.special.entr(logp_CV.exp()).sum(-1)
             return logp_CV.gather(1, target_C[:, None])[:, 0], entropy_C
 
         size = max(1, head.CHUNK_LOGITS // self._head.weight.shape[0])
+        tensors = (hidden_ND, target_N, *(kept or ()))
         if len(target_N) <= size:
-            return chunk(hidden_ND, target_N)
+            return chunk(*tensors)
         parts = [
-            checkpoint(chunk, hidden_ND[i : i + size], target_N[i : i + size], use_reentrant=False)
+            checkpoint(chunk, *(t[i : i + size] for t in tensors), use_reentrant=False)
             for i in range(0, len(target_N), size)
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
@@ -230,10 +245,16 @@ class Reference:
         return self._policy
 
     @torch.no_grad()
-    def logprobs(self, batch: TokenBatch | SharedBatch, *, temperature: float) -> Tensor:
-        """logp_BT of the response under the reference, in nats."""
+    def logprobs(
+        self,
+        batch: TokenBatch | SharedBatch,
+        *,
+        temperature: float,
+        kept: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """logp_BT of the response under the reference, in nats; see ``Policy.logprobs``."""
         with self._adapter_off():
-            return self._policy.logprobs(batch, temperature=temperature)[0]
+            return self._policy.logprobs(batch, temperature=temperature, kept=kept)[0]
 
     def token_scores(
         self, batch: TokenBatch, *, temperature: float

@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from llmalign.presets import PRESETS
-from llmalign.schema import Choice, PolicyJudgeOptions, Recipe
+from llmalign.schema import Choice, PolicyJudgeOptions, Recipe, Rollout
+from llmalign.truncation import truncates
 from llmalign.verifiers.registry import unknown
 
 if TYPE_CHECKING:
@@ -290,6 +291,19 @@ def _group_field(recipe: Recipe) -> str:
     )
 
 
+def _check_kept(rollout: Rollout) -> None:
+    if not truncates(top_k=rollout.top_k, top_p=rollout.top_p, min_p=rollout.min_p):
+        return
+    if not 0 < rollout.top_k <= rollout.max_kept:
+        raise ValueError(
+            f"rollout.top_p is {rollout.top_p}, rollout.min_p {rollout.min_p} and rollout.top_k "
+            f"{rollout.top_k}, expected a top_k from 1 to rollout.max_kept, {rollout.max_kept}, in "
+            "training: what sampling leaves out is recorded for every token, or the importance "
+            "ratio would be biased; set rollout.top_k, or use rollout.temperature alone "
+            "(evaluate.top_p, evaluate.top_k and evaluate.min_p are free)"
+        )
+
+
 def _check_judge(recipe: Recipe, reward: "Reward") -> None:
     from llmalign.rewards.node import walk
 
@@ -320,13 +334,7 @@ def _check_online(recipe: Recipe) -> None:
             f"{recipe.advantage.kind!r}: a group of one has no baseline; "
             "raise it or use advantage.kind=batch_whitened"
         )
-    if recipe.rollout.top_p < 1 or recipe.rollout.top_k:
-        raise ValueError(
-            f"rollout.top_p is {recipe.rollout.top_p} and rollout.top_k is {recipe.rollout.top_k}, "
-            "expected 1.0 and 0 in training: the trainer's log-probs are those of the whole "
-            "vocabulary, so the importance ratio would be biased; use rollout.temperature "
-            "(evaluate.top_p and evaluate.top_k are free)"
-        )
+    _check_kept(recipe.rollout)
     if recipe.warm_start is not None and recipe.model.lora is not None:
         raise ValueError(
             "warm_start and model.lora are both set, expected one: a warm start trains "

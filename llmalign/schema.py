@@ -98,13 +98,19 @@ class Data(Strict):
 
 
 class Rollout(Strict):
-    """How completions are sampled."""
+    """How completions are sampled.
+
+    Under ``top_k``, ``top_p`` and ``min_p`` the tokens that could have been drawn are recorded, at
+    most ``max_kept`` at a position, and old, new and reference policy are renormalised on them.
+    """
 
     engine: Literal["hf"] = "hf"
     samples_per_problem: int = Field(8, gt=0)
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0, le=1)
+    max_kept: int = Field(1024, gt=0)
     max_new_tokens: int = Field(512, gt=0)
     stop: list[str] = []
     batch_size: int = Field(128, gt=0)
@@ -140,6 +146,22 @@ class Kl(Strict):
     coef: float = Field(0.0, ge=0)
     estimator: Literal["k1", "k2", "k3", "abs", "k1+", "k3+"] = "k3"
     place: Literal["loss", "reward"] = "loss"
+
+
+class Mismatch(Strict):
+    """Weights for the gap between the engine that sampled and the trainer; ``kind`` null: none.
+
+    ``kind``, ``level``, ``low`` and ``high`` as ``llmalign.losses.mismatch.mismatch_weights`` has
+    them. ``mean_one`` divides the weights of a step by their mean. ``off_policy_delta`` drops
+    sequences with negative advantage whose mean log-ratio exceeds it, nats per token.
+    """
+
+    kind: Literal["truncated", "masked", "rejected"] | None = None
+    level: Literal["token", "sequence", "geometric"] = "token"
+    low: float = Field(0.0, ge=0)
+    high: float = Field(2.0, gt=0)
+    mean_one: bool = False
+    off_policy_delta: float | None = Field(None, ge=0)
 
 
 class Overlong(Strict):
@@ -212,6 +234,7 @@ class Evaluate(Strict):
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0, le=1)
 
     @field_validator("k")
     @classmethod
@@ -316,6 +339,7 @@ class Recipe(Strict):
     loss: Choice
     aggregate: Aggregate = "token_mean"
     kl: Kl = Kl()
+    mismatch: Mismatch = Mismatch()
     entropy: Entropy = Entropy()
     overlong: Overlong = Overlong()
     optimizer: Optimizer = Optimizer()

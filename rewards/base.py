@@ -51,6 +51,9 @@ class Sample:
         weights_version: number of optimizer steps of the weights that sampled it.
         seed: seed of this sample's own random stream.
         turns: (start, end) token spans the policy wrote, for multi-turn samples; empty = all.
+        kept_ids: tokens that truncated sampling could have drawn, of all positions one after the
+            other, as native int32; empty where nothing was truncated.
+        kept_counts: how many of them belong to each position, as native int32.
     """
 
     text: str
@@ -60,6 +63,8 @@ class Sample:
     weights_version: int = 0
     seed: int = 0
     turns: tuple[tuple[int, int], ...] = ()
+    kept_ids: bytes = field(default=b"", repr=False)
+    kept_counts: bytes = field(default=b"", repr=False)
 
     @property
     def truncated(self) -> bool:

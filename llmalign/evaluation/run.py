@@ -75,7 +75,14 @@ def evaluate_policy(
     Returns:
         The summary (see ``summarize`` and ``reward_summary``).
     """
-    params = replace(params, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k)
+    params = replace(
+        params,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        min_p=config.min_p,
+        max_kept=0,
+    )
     futures: dict[int, Any] = {}
     groups: dict[int, Group] = {}
     remembered = host.state_dict()

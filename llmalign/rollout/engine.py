@@ -12,14 +12,17 @@ from llmalign.rewards import Sample
 class SamplingParams:
     """The distribution to sample from and where to stop.
 
-    ``temperature`` 0 takes the most likely token. ``top_k`` 0 and ``top_p`` 1 keep the whole
-    vocabulary; both renormalise on the kept set, top-k first.
+    ``temperature`` 0 takes the most likely token. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 keep the
+    whole vocabulary; they apply in this order and renormalise on what is left. ``max_kept`` above 0
+    records in each sample which tokens were left, at most so many at a position; 0 records nothing.
     """
 
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    max_kept: int = 0
     stop: tuple[str, ...] = ()
 
 

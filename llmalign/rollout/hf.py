@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from llmalign.policy import Policy
 from llmalign.rewards import Sample
 from llmalign.rollout.engine import Request, SamplingParams
+from llmalign.truncation import keep_top, kept_ids, truncates
 
 _STOP_WINDOW = 16  # tokens decoded to look for a stop string, beyond its own characters
 
@@ -85,6 +86,8 @@ class _Rows:
         self._uniform_BT = _uniforms([r.seed for r in requests], self.max_steps, device)
         self._tokens: list[list[int]] = [[] for _ in requests]
         self._logprobs: list[list[float]] = [[] for _ in requests]
+        self._kept_ids = [bytearray() for _ in requests]
+        self._kept_counts = [bytearray() for _ in requests]
         self._reasons: dict[int, str] = {}
         self._texts: dict[int, str] = {}
         self.active = list(range(len(requests)))
@@ -133,6 +136,8 @@ class _Rows:
             self._feed(token)
         uniform_B = self._uniform_BT[self.active, token]
         token_B, logprob_B = sample_tokens(self._logits_BV, uniform_B, self._params)
+        if self._records:
+            self._record()
         finished, kept = [], []
         for slot, (row, new, logp) in enumerate(
             zip(self.active, token_B.tolist(), logprob_B.tolist(), strict=True)
@@ -149,6 +154,29 @@ class _Rows:
         if finished:
             self._keep(kept)
         return finished
+
+    @property
+    def _records(self) -> bool:
+        p = self._params
+        cut = truncates(top_k=p.top_k, top_p=p.top_p, min_p=p.min_p)
+        return p.max_kept > 0 and p.temperature > 0 and cut
+
+    def _record(self) -> None:
+        """Keeps, per active row, what its next token is drawn from."""
+        p = self._params
+        ids_BK, count_B = kept_ids(
+            self._logits_BV,
+            temperature=p.temperature,
+            top_k=p.top_k,
+            top_p=p.top_p,
+            min_p=p.min_p,
+            max_kept=p.max_kept,
+        )
+        for row, ids_K, count in zip(
+            self.active, ids_BK.cpu().numpy(), count_B.tolist(), strict=True
+        ):
+            self._kept_ids[row] += ids_K[:count].tobytes()
+            self._kept_counts[row] += np.int32(count).tobytes()
 
     def _feed(self, token: int) -> None:
         ones_B1 = torch.ones_like(self._seen_BL[:, :1])
@@ -198,6 +226,8 @@ class _Rows:
             finish_reason=self._reasons[row],  # type: ignore[arg-type]
             weights_version=self._policy.version,
             seed=self._requests[row].seed,
+            kept_ids=bytes(self._kept_ids[row]),
+            kept_counts=bytes(self._kept_counts[row]),
         )
 
 
@@ -215,35 +245,23 @@ def sample_tokens(
     Args:
         logits_BV: float logits.
         uniform_B: float64 in [0, 1), one draw per row; it alone decides what is drawn.
-        params: temperature, top-k, top-p.
+        params: temperature, top-k, top-p, min-p.
     Returns:
         token_B and logprob_B: the log-probability in nats of the token under the distribution it
-        was drawn from, that is after temperature, top-k and top-p, renormalised.
+        was drawn from, that is after temperature, top-k, top-p and min-p, renormalised.
     """
     if params.temperature == 0:
         token_B = logits_BV.argmax(-1)
         return token_B, torch.zeros_like(uniform_B)
-    scaled_BV = keep_top(logits_BV / params.temperature, top_k=params.top_k, top_p=params.top_p)
+    scaled_BV = keep_top(
+        logits_BV / params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+    )
     logp_BV = torch.log_softmax(scaled_BV, dim=-1)
     cumulative_BV = logp_BV.double().exp().cumsum(-1)
     # Scaled by the total, so that rounding of the sum never leaves the last token's mass short.
     target_B1 = (uniform_B * cumulative_BV[:, -1])[:, None]
     token_B = torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
     return token_B, logp_BV.gather(1, token_B[:, None])[:, 0]
-
-
-def keep_top(logits_BV: Tensor, *, top_k: int, top_p: float) -> Tensor:
-    """Logits with everything outside the ``top_k`` and then the ``top_p`` nucleus at -inf.
-
-    The nucleus is the smallest set of most likely tokens with at least ``top_p`` probability.
-    """
-    if top_k:
-        kth_B1 = logits_BV.topk(min(top_k, logits_BV.shape[-1])).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < kth_B1, -torch.inf)
-    if top_p < 1:
-        sorted_BV, order_BV = logits_BV.sort(dim=-1, descending=True)
-        before_BV = sorted_BV.softmax(-1).cumsum(-1) - sorted_BV.softmax(-1)
-        outside_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
-        outside_BV.scatter_(1, order_BV, before_BV >= top_p)
-        logits_BV = logits_BV.masked_fill(outside_BV, -torch.inf)
-    return logits_BV

@@ -1,5 +1,7 @@
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,3 +160,59 @@ def test_many_samples_vote_and_the_first_few_are_trained(small, loop_of):
     assert "math" in groups[0].scores[0].aspects  # watched, never paid
     with pytest.raises(ValueError, match="train_samples is 9, expected at most"):
         small(sampling={"train_samples": 9})
+
+
+TRUNCATED = {"temperature": 0.8, "top_k": 6, "top_p": 0.9, "min_p": 0.01}
+
+
+@pytest.mark.parametrize("share", ["always", "never"])
+def test_truncated_sampling_trains_on_what_it_drew_from(small, loop_of, share) -> None:
+    schedule = {"updates_per_batch": 2, "share_prompts": share, "tokens_per_microbatch": 60}
+    loop = loop_of(small(rollout=TRUNCATED, schedule=schedule, kl={"coef": 0.1}))
+    groups = loop.rollout()[0]
+    samples = [s for g in groups for s in g.group.samples]
+    counts = [np.frombuffer(s.kept_counts, np.int32) for s in samples]
+    assert all(len(c) == len(s.token_ids) for c, s in zip(counts, samples, strict=True))
+    assert all(1 <= c.min() and c.max() <= 6 for c in counts)
+    assert all(sum(c) * 4 == len(s.kept_ids) for c, s in zip(counts, samples, strict=True))
+    experience = loop.experience(groups)
+    mask_BT = experience.mask_BT
+    torch.testing.assert_close(
+        experience.logp_old_BT[mask_BT], experience.logp_sampled_BT[mask_BT], atol=1e-4, rtol=0
+    )
+    # the reference is the same policy still: over the same sets it says the same
+    torch.testing.assert_close(experience.logp_ref_BT[mask_BT], experience.logp_old_BT[mask_BT])
+    assert loop.step(0)["entropy"] <= math.log(6)
+
+
+def test_the_first_update_under_truncated_sampling_is_on_policy(small, loop_of) -> None:
+    loop = loop_of(small(rollout=TRUNCATED, mismatch={"kind": "truncated", "high": 2.0}))
+    metrics = loop.step(0)
+    assert metrics["ratio_max"] == pytest.approx(1, abs=1e-4)
+    assert metrics["mismatch/ratio_max"] == pytest.approx(1, abs=1e-4)
+    assert metrics["kl_engine"] < 1e-6 and metrics["mismatch/weight"] == pytest.approx(1, abs=1e-4)
+
+
+def test_an_engine_that_is_off_is_weighed(small, loop_of) -> None:
+    loop = loop_of(small(mismatch={"kind": "masked", "low": 0.5, "high": 2.0}))
+    groups = loop.rollout()[0]
+    group = groups[0].group
+    off = replace(group.samples[0], logprobs=tuple(x - 1 for x in group.samples[0].logprobs))
+    groups[0].group = replace(group, samples=(off, *group.samples[1:]))
+    experience = loop.experience(groups)
+    assert (experience.weight_BT[0] == 0).all()  # e > 2
+    assert experience.mismatch["masked"] == len(off.token_ids)
+    assert experience.weight_BT[1:][experience.mask_BT[1:]].tolist() == pytest.approx(
+        [1.0] * int(experience.mask_BT[1:].sum()), abs=1e-3
+    )
+    loop.advantages(experience)
+    assert loop.update(experience, 0)[0][0].applied
+
+
+def test_rewards_and_evaluation_get_no_kept_sets(small, loop_of) -> None:
+    loop = loop_of(small(rollout=TRUNCATED))
+    seen, submit = [], loop.host.submit
+    loop.host.submit = lambda group: seen.append(group) or submit(group)
+    assert all(s.kept_ids for g in loop.rollout()[0] for s in g.group.samples)
+    loop.evaluate("x")
+    assert seen and not any(s.kept_ids or s.kept_counts for g in seen for s in g.samples)

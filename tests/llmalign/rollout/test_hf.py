@@ -7,8 +7,9 @@ import torch
 from llmalign.batch import TokenBatch
 from llmalign.policy import load_policy
 from llmalign.rollout import Request, SamplingParams
-from llmalign.rollout.hf import HfEngine, keep_top, sample_tokens
+from llmalign.rollout.hf import HfEngine, sample_tokens
 from llmalign.schema import Lora, Model
+from llmalign.truncation import keep_top
 
 PROMPTS = ["1+1=", "a long prompt here: 12*34=", "x"]
 
@@ -109,9 +110,11 @@ def test_temperature_zero_takes_the_most_likely_token(policy):
         (SamplingParams(1, top_k=2), [2 / 3, 1 / 3, 0, 0]),
         (SamplingParams(1, top_p=0.6), [2 / 3, 1 / 3, 0, 0]),
         (SamplingParams(1, top_p=0.5), [1, 0, 0, 0]),
+        (SamplingParams(1, min_p=0.4), [2 / 3, 1 / 3, 0, 0]),
+        (SamplingParams(1, top_k=3, min_p=0.4), [2 / 3, 1 / 3, 0, 0]),
         (SamplingParams(1, temperature=0.5), [0.25, 0.0625, 0.015625, 0.015625]),
     ],
-    ids=["all", "top-k", "top-p", "top-p at the edge", "temperature"],
+    ids=["all", "top-k", "top-p", "top-p at the edge", "min-p", "top-k, min-p", "temperature"],
 )
 def test_what_is_drawn_has_the_asked_distribution_and_its_logprob(params, expected):
     # probabilities 1/2, 1/4, 1/8, 1/8 before temperature and truncation
@@ -137,4 +140,4 @@ def test_the_largest_uniform_never_draws_an_impossible_token():
 
 def test_top_k_larger_than_the_vocabulary_keeps_all():
     logits = torch.randn(2, 5)
-    assert torch.equal(keep_top(logits, top_k=50, top_p=1.0), logits)
+    assert torch.equal(keep_top(logits, top_k=50, top_p=1.0, min_p=0.0), logits)
