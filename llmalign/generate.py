@@ -50,6 +50,8 @@ def arithmetic(
     operators: str = "+-*",
     max_products: int | None = None,
     wrong_share: float = 0.0,
+    padding: float = 0.0,
+    routes: bool = False,
 ) -> list[dict[str, Any]]:
     """Chains of + − × with worked solutions, a fixed share of them wrong.
 
@@ -57,7 +59,11 @@ def arithmetic(
     them in a chain; null: any number): chains of products reach numbers that few others show.
     Products are worked first, from left to right, then the rest. ``wrong_share`` of the solutions
     (exactly, rounded) hold one wrong step that is carried on to a wrong end; ``answer`` is always
-    right. Problems repeat only when nearly all of the split have been drawn.
+    right. ``padding`` is the chance that a step is followed by a line that adds nothing, as 7+0=7,
+    that line by another, and so on: working of the same end in many lengths. ``routes``: sums are
+    worked in any order and either operand may stand first, so that an end is reached in several
+    ways; ``wrong_share`` is then the chance of a wrong step. Problems repeat only when nearly all
+    of the split have been drawn.
 
     Returns: rows with ``problem``, ``answer``, ``solution``, ``solution_is_right``.
     Raises: ValueError: an option out of its range.
@@ -72,6 +78,9 @@ def arithmetic(
             f"{terms} terms; add an operator"
         )
     _check(0 <= wrong_share <= 1, "wrong_share", wrong_share, "a share in [0, 1]")
+    _check(not (routes and "-" in operators), "operators", operators, "no - with routes")
+    _check(not (routes and padding), "padding", padding, "0 with routes")
+    _check(0 <= padding < 1, "padding", padding, "a chance in [0, 1)")
 
     def draw() -> str:
         text = str(rng.randint(0, max_operand))
@@ -82,8 +91,14 @@ def arithmetic(
         return text
 
     problems = _distinct(draw, count, split)
+    if routes:
+        ways = random.Random(0)  # of its own: the problems are those without routes
+        return [_routed(problem, ways, wrong=ways.random() < wrong_share) for problem in problems]
     wrong = set(rng.sample(range(count), round(count * wrong_share)))
-    return [_worked(problem, rng, is_right=i not in wrong) for i, problem in enumerate(problems)]
+    rows = [_worked(problem, rng, is_right=i not in wrong) for i, problem in enumerate(problems)]
+    if padding:  # without it no coin is thrown: the rows stay what they are
+        rows = [{**row, "solution": _padded(row["solution"], padding, rng)} for row in rows]
+    return rows
 
 
 def _worked(problem: str, rng: random.Random, *, is_right: bool) -> dict[str, Any]:
@@ -116,6 +131,43 @@ def _work(problem: str, wrong_step: int | None, error: int) -> tuple[int, str]:
         lines.append(f"{a}{op}{b}={value}")
         values[at : at + 2] = [value]
     return values[0], "\n".join([*lines, f"#### {values[0]}"])
+
+
+def _routed(problem: str, rng: random.Random, *, wrong: bool) -> dict[str, Any]:
+    """One of the ways to work the problem, with a wrong step where it shall be ``wrong``."""
+    values, operators = _parse(problem)
+    answer, _ = _work(problem, None, 0)
+    bad = rng.randrange(len(operators)) if wrong else None
+    lines: list[str] = []
+    while operators:  # products first, else any order
+        free = [i for i, op in enumerate(operators) if op == "*" or "*" not in operators]
+        i = rng.choice(free)
+        a, b, op = values[i], values[i + 1], operators.pop(i)
+        value = a * b if op == "*" else a + b
+        value += rng.choice([-3, -2, -1, 1, 2, 3]) if len(lines) == bad else 0
+        if i and value < 0:  # would have to be written as in 2+-1
+            return _routed(problem, rng, wrong=wrong)
+        a, b = (b, a) if rng.random() < 0.5 else (a, b)
+        lines.append(f"{a}{op}{b}={value}")
+        values[i : i + 2] = [value]
+    solution = "\n".join([*lines, f"#### {values[0]}"])
+    return {
+        "problem": problem,
+        "answer": str(answer),
+        "solution": solution,
+        "solution_is_right": values[0] == answer,
+    }
+
+
+def _padded(solution: str, padding: float, rng: random.Random) -> str:
+    *steps, end = solution.splitlines()
+    lines: list[str] = []
+    for step in steps:
+        lines.append(step)
+        value = step.partition("=")[2]
+        while rng.random() < padding:
+            lines.append(f"{value}+0={value}")
+    return "\n".join([*lines, end])
 
 
 def _parse(problem: str) -> tuple[list[int], list[str]]:

@@ -206,3 +206,20 @@ def test_no_working_holds_a_sign_behind_an_operator():
     options = {"wrong_share": 1.0, "max_operand": 2}
     for row in generate_rows("arithmetic", 300, seed=0, split="train", options=options):
         assert not re.search(r"[+*-]-", row["solution"]), row
+
+
+def test_routes_reach_right_ends_in_several_ways_and_wrong_ones_by_chance():
+    options = {"operators": "+*", "max_operand": 6, "max_products": 1}
+    rows = arithmetic(400, routes=True, wrong_share=0.5, **options)
+    assert [r["problem"] for r in rows] == [r["problem"] for r in arithmetic(400, **options)]
+    assert 150 < sum(not row["solution_is_right"] for row in rows) < 250
+    for row in rows:
+        steps = row["solution"].splitlines()[:-1]
+        off = [step for step in steps if eval(step.replace("=", "-"))]
+        assert len(steps) == 2
+        assert bool(off) >= (not row["solution_is_right"]) and len(off) <= 1
+        assert row["solution_is_right"] == (final(row["solution"]) == row["answer"])
+    right = [r for r in arithmetic(4000, routes=True, **options) if r["problem"] == "1+2+3"]
+    assert len({row["solution"] for row in right}) > 1
+    with pytest.raises(ValueError, match="operators is '\\+-', expected no - with routes"):
+        arithmetic(3, routes=True, operators="+-")
