@@ -122,8 +122,6 @@ def verify(
     from llmalign import tables
     from llmalign.verifiers.audit import verify as run
 
-    if ":" in kind + (against or ""):
-        sys.path.append(os.getcwd())  # where one's own module usually lies
     given = _options(option or [])
     with tables.audit_progress(shown=not as_json) as progress:
         found = run(
@@ -333,6 +331,7 @@ class _stdout_to_stderr:
 
 def main() -> None:
     """Entry point: a fault of the input is one clear line and exit code 1, never a traceback."""
+    sys.path.append(os.getcwd())  # where one's own reward or verifier usually lies
     try:
         app()
     except (ValueError, FileNotFoundError, RuntimeError) as error:

@@ -11,7 +11,8 @@ import yaml
 
 def llmalign(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "llmalign.cli", *arguments],
+        # -P: an installed script does not see the working directory either
+        [sys.executable, "-P", "-m", "llmalign.cli", *arguments],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
@@ -129,6 +130,16 @@ def test_verify_fails_by_its_exit_code_where_a_bound_is_missed(rows):
     )
     done = llmalign("verify", "math", rows, "--max-false-accept", "0.1")
     assert done.returncode == 1 and "false accept rate is 0.5000" in done.stderr
+
+
+def test_a_reward_of_ones_own_is_found_in_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(
+        "def size(completions, **columns):\n    return [float(len(c)) for c in completions]\n"
+    )
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "q", "completion": "abc"}')
+    monkeypatch.chdir(tmp_path)
+    done = llmalign("score", "own:size", "rows.jsonl", "--json")
+    assert json.loads(done.stdout)["rows"][0]["reward"] == 3.0, done.stderr
 
 
 def test_verify_takes_options_and_a_function_of_ones_own(rows, tmp_path, monkeypatch):
