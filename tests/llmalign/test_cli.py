@@ -137,8 +137,9 @@ def test_a_reward_of_ones_own_is_found_in_the_working_directory(tmp_path, monkey
         "def size(completions, **columns):\n    return [float(len(c)) for c in completions]\n"
     )
     (tmp_path / "rows.jsonl").write_text('{"prompt": "q", "completion": "abc"}')
+    (tmp_path / "own.yaml").write_text("reward: own:size")
     monkeypatch.chdir(tmp_path)
-    done = llmalign("score", "own:size", "rows.jsonl", "--json")
+    done = llmalign("score", "own.yaml", "rows.jsonl", "--json")
     assert json.loads(done.stdout)["rows"][0]["reward"] == 3.0, done.stderr
 
 
