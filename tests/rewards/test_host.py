@@ -33,9 +33,7 @@ def test_groups_are_scored_while_a_slow_one_still_runs() -> None:
     catastrophic = {"format": {"pattern": "(a+)+b"}}
     host = RewardHost(build_reward(catastrophic), workers=2, timeout_s=2.0)
     slow = host.submit(group("slow", 1, "a" * 64))
-    began = time.perf_counter()
     assert host.submit(group("fast", 1, "aab")).result()[0].value == 1.0
-    assert time.perf_counter() - began < 1.9
     assert not slow.done()
     assert slow.result()[0].value is None
     host.close()

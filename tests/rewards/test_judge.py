@@ -163,16 +163,17 @@ def test_a_lasting_fault_is_no_answer_and_is_asked_again_next_time(serve: Any) -
 
 
 def test_a_slow_server_is_left_and_asked_again(serve: Any) -> None:
+    awake = threading.Event()
+
     def behave(body: dict[str, Any], attempt: int) -> Answer:
         if attempt == 0:
-            time.sleep(0.6)
+            awake.wait(60)
         return echo(body, attempt)
 
-    began = time.perf_counter()
-    with judge(serve(behave), timeout_s=0.15) as asked:
+    with judge(serve(behave), timeout_s=1.0) as asked:
         assert asked([chat("a")]) == ["re: a"]
-        assert time.perf_counter() - began < 0.55
-        assert asked.stats().retries == 1
+        assert not awake.is_set() and asked.stats().retries >= 1
+    awake.set()
 
 
 def test_a_chat_the_server_does_not_take_fails_alone(serve: Any) -> None:
@@ -277,18 +278,20 @@ def test_half_a_surrogate_pair_is_no_reason_to_fail(serve: Any) -> None:
 
 
 def test_a_closed_judge_says_so_and_closing_ends_what_is_under_way(serve: Any) -> None:
+    here, awake = threading.Event(), threading.Event()
+
     def behave(body: dict[str, Any], attempt: int) -> Answer:
-        time.sleep(1)
+        here.set()
+        awake.wait(60)
         return echo(body, attempt)
 
     asked = judge(serve(behave))
     with ThreadPoolExecutor(1) as threads:
         job = threads.submit(asked, [chat("a")])
-        time.sleep(0.1)
-        began = time.perf_counter()
+        here.wait(60)
         asked.close()
-        assert job.exception() is not None
-    assert time.perf_counter() - began < 0.5
+        assert job.exception(timeout=30) is not None  # the server has not answered yet
+        awake.set()
     asked.close()
     with pytest.raises(RuntimeError, match="the judge is closed"):
         asked([chat("a")])
