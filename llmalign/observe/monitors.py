@@ -89,11 +89,11 @@ class Monitors:
             spread = 1.4826 * statistics.median(abs(x - median) for x in history)
             distance = abs(value - median) / max(spread, _FLOOR * abs(median), 1e-8)
             what = f"{metric} jumped from about {median:.3g} to {value:.3g}, in robust deviations"
-            alarms = self._single(metric, distance, what)
+            alarms = self._single(distance, what)
         history.append(value)
         return alarms
 
-    def _single(self, metric: str, distance: float, what: str) -> list[Alarm]:
+    def _single(self, distance: float, what: str) -> list[Alarm]:
         advice = "look at the samples of this step"
         limit = self.options.jump
         for kind, bound in (("stop", limit.stop), ("warn", limit.warn)):
