@@ -21,8 +21,9 @@ from llmalign.losses import LOSSES
 from llmalign.losses.aggregate import sequence_weights
 from llmalign.observe.log import write_json
 from llmalign.optim import Updater
-from llmalign.policy import Policy, Reference
+from llmalign.policy import Policy
 from llmalign.problems import load_problems, load_rows, uses_chat
+from llmalign.reference import Reference
 from llmalign.rewards import RewardHost
 from llmalign.rollout import SamplingParams
 from llmalign.rollout.hf import HfEngine

@@ -25,8 +25,9 @@ from llmalign.losses.kl import kl_penalty
 from llmalign.losses.mismatch import mean_one, mismatch_weights, off_policy_mask
 from llmalign.observe.log import write_json, write_samples
 from llmalign.optim import Updater, UpdateResult
-from llmalign.policy import Policy, Reference
+from llmalign.policy import Policy
 from llmalign.problems import load_problems
+from llmalign.reference import Reference
 from llmalign.rewards import Group, RewardHost, Score
 from llmalign.rewards.disagreement import disagreement
 from llmalign.rewards.shares import advantage_shares

@@ -7,7 +7,6 @@ Shape letters in this file
 """
 
 import contextlib
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -227,46 +226,6 @@ class Policy:
         """A plain Hugging Face model (or adapter) with its tokenizer."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-
-
-class Reference:
-    """The frozen start policy: the base under an adapter, or a copy of the model."""
-
-    def __init__(self, policy: Policy, *, keep: bool = True) -> None:
-        """``keep=False`` borrows the policy itself: right only before its first update."""
-        self._policy = policy
-        if keep and not policy.has_adapter:
-            frozen = copy.deepcopy(policy.model).requires_grad_(False).eval()
-            self._policy = Policy(frozen, policy.tokenizer, policy.device)
-
-    @property
-    def policy(self) -> Policy:
-        """The frozen model; under an adapter the policy itself, to be used with it switched off."""
-        return self._policy
-
-    @torch.no_grad()
-    def logprobs(
-        self,
-        batch: TokenBatch | SharedBatch,
-        *,
-        temperature: float,
-        kept: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """logp_BT of the response under the reference, in nats; see ``Policy.logprobs``."""
-        with self._adapter_off():
-            return self._policy.logprobs(batch, temperature=temperature, kept=kept)[0]
-
-    def token_scores(
-        self, batch: TokenBatch, *, temperature: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See ``Policy.token_scores``."""
-        with self._adapter_off():
-            return self._policy.token_scores(batch, temperature=temperature)
-
-    def _adapter_off(self) -> contextlib.AbstractContextManager[Any]:
-        if self._policy.has_adapter:
-            return self._policy.model.disable_adapter()
-        return contextlib.nullcontext()
 
 
 def load_policy(config: Model, *, seed: int, path: str | Path | None = None) -> Policy:

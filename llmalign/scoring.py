@@ -14,7 +14,8 @@ import torch
 
 from llmalign.batch import TokenBatch
 from llmalign.data import encode_prompt
-from llmalign.policy import Policy, Reference, load_policy
+from llmalign.policy import Policy, load_policy
+from llmalign.reference import Reference
 from llmalign.rewards import RewardHost, Sample, build_reward
 from llmalign.rewards.base import Judge, Prompt, TokenScores
 from llmalign.rewards.node import walk

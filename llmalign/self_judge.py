@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from llmalign.data import encode_prompt
-from llmalign.policy import Reference
+from llmalign.reference import Reference
 from llmalign.rewards.base import Message
 from llmalign.rollout import Request, SamplingParams, sample_seed
 from llmalign.rollout.hf import HfEngine

@@ -4,7 +4,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForC
 
 import llmalign.head
 from llmalign.batch import TokenBatch, microbatches
-from llmalign.policy import Policy, Reference, load_policy
+from llmalign.policy import Policy, load_policy
+from llmalign.reference import Reference
 from llmalign.schema import Lora, Model
 from llmalign.tiny import build_tokenizer
 

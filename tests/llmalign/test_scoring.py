@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerFast
 import llmalign.rewards.bmas
 import llmalign.rewards.demonstration  # noqa: F401
 from llmalign.observe.log import read_metrics
-from llmalign.policy import Reference, load_policy
+from llmalign.policy import load_policy
+from llmalign.reference import Reference
 from llmalign.rewards import Group, Problem, Sample
 from llmalign.scale.checkpoint import list_checkpoints
 from llmalign.schema import Model

@@ -7,8 +7,9 @@ import torch
 from jsonschema import Draft202012Validator
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from llmalign.policy import Policy, Reference, load_policy
+from llmalign.policy import Policy, load_policy
 from llmalign.recipe import build_recipe, json_schema, load_recipe
+from llmalign.reference import Reference
 from llmalign.rewards import Group, Problem, RewardHost, Sample, build_reward
 from llmalign.rollout import Request, SamplingParams
 from llmalign.rollout.hf import HfEngine
