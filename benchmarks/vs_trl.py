@@ -1,6 +1,7 @@
 """Seconds and memory of a GRPO step: llmalign beside TRL, same weights, prompts and completions.
 
     python benchmarks/vs_trl.py [--json] [--rounds 2] [--workloads 1m-uniform 1m-realistic ...]
+    python benchmarks/vs_trl.py --growth    ours alone: three numbers of samples, lengths, vocabularies
 
 Each side runs in a process of its own, in turns (A B A B), with the same model, reward, optimizer
 and loss (GRPO, no KL, temperature 1). Two kinds of step are measured:
@@ -18,6 +19,7 @@ the process above what it held before the first step.
 
 import argparse
 import json
+import math
 import random
 import resource
 import statistics
@@ -37,7 +39,11 @@ DIGITS, LETTERS = "0123456789", "abcdefghij"
 
 @dataclass(frozen=True)
 class Workload:
-    """Sizes of one step. ``mean_share``: mean length over the limit; 1: all at the limit."""
+    """Sizes of one step.
+
+    ``mean_share``: mean length over the limit; 1: all at the limit. ``vocabulary``: of the model;
+    0: its own. ``rows``: samples of one forward pass of TRL, which pads; 0: all of a step.
+    """
 
     name: str
     model: str
@@ -47,6 +53,8 @@ class Workload:
     mean_share: float = 1.0
     degenerate_share: float = 0.0
     steps: int = 5
+    vocabulary: int = 0
+    rows: int = 0
 
 
 WORKLOADS = [
@@ -66,36 +74,49 @@ WORKLOADS = [
 GROWTH = {
     "samples": [Workload(f"samples-{n}", "1m", samples=n) for n in (4, 8, 16)],
     "length": [Workload(f"length-{n}", "1m", tokens=n) for n in (64, 128, 256)],
+    "vocabulary": [
+        Workload(f"vocabulary-{n}", "1m", problems=4, vocabulary=n) for n in (4_096, 16_384, 65_536)
+    ],
+}
+# Hidden size, layers, heads, key-value heads, intermediate size, vocabulary.
+SHAPES = {
+    "25m": (384, 7, 6, 3, 1024, 32_000),
+    "0.5b": (896, 24, 14, 2, 4864, 151_936),  # Qwen2.5-0.5B
+    "wide": (128, 4, 4, 2, 384, 0),  # the embedded model with another vocabulary
 }
 
 
-def build_model(name: str) -> tuple[Any, Any]:
-    """The model and its tokenizer: 0.8M parameters, or a Qwen3 of 25M with 32k embeddings."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+def build_model(name: str, vocabulary: int = 0) -> tuple[Any, Any]:
+    """A freshly initialised model and its tokenizer, one token per byte.
+
+    ``1m``: the embedded model of 0.8M parameters, unless ``vocabulary`` says how many words it has;
+    others: of ``SHAPES``.
+    """
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
     from llmalign.tiny import build_tiny
 
     model, tokenizer = build_tiny({}, seed=0)
-    if name == "25m":
-        import torch
-
-        torch.manual_seed(0)
-        model = Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=32_000,
-                hidden_size=384,
-                num_hidden_layers=7,
-                num_attention_heads=6,
-                num_key_value_heads=3,
-                head_dim=64,
-                intermediate_size=1024,
-                tie_word_embeddings=True,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
-    return model, tokenizer
+    if name == "1m" and not vocabulary:
+        return model, tokenizer
+    hidden, layers, heads, kv_heads, intermediate, words = SHAPES["wide" if name == "1m" else name]
+    shape = {
+        "vocab_size": vocabulary or words,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": intermediate,
+        "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    torch.manual_seed(0)
+    if name == "0.5b":
+        return Qwen2ForCausalLM(Qwen2Config(**shape)), tokenizer
+    return Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=hidden // heads)), tokenizer
 
 
 def problems(workload: Workload) -> list[dict[str, Any]]:
@@ -172,7 +193,7 @@ def run_ours(workload: Workload, fixed: bool, folder: Path) -> list[float]:
     from llmalign.recipe import build_recipe
     from llmalign.run import RunFolder
 
-    model, tokenizer = build_model(workload.model)
+    model, tokenizer = build_model(workload.model, workload.vocabulary)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     rows = problems(workload)
@@ -199,24 +220,36 @@ def run_ours(workload: Workload, fixed: bool, folder: Path) -> list[float]:
     run.open(recipe, resume=False, overwrite=False)
     with open_online(recipe, run, load_policy(recipe.model, seed=0)) as loop:
         if fixed:
-            loop.engine = FixedEngine(workload, loop.policy.tokenizer, rows)  # type: ignore[assignment]
+            fixed_engine: Any = FixedEngine(workload, loop.policy.tokenizer, rows)
+            loop.engine = loop.collector.engine = fixed_engine
         return [timed(lambda s=step: loop.step(s)) for step in range(workload.steps)]
 
 
 def timed(call: Any) -> float:
-    """Wall seconds of a call."""
+    """Wall seconds of a call, with what it left a GPU to do."""
     began = time.perf_counter()
     call()
+    finish()
     return time.perf_counter() - began
+
+
+def finish() -> None:
+    """Waits until the GPU, if there is one, has nothing to do."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def run_trl(workload: Workload, fixed: bool, folder: Path) -> list[float]:
     """Seconds of every step of TRL's trainer."""
+    import torch
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    model, tokenizer = build_model(workload.model)
+    model, tokenizer = build_model(workload.model, workload.vocabulary)
+    gpu, count = torch.cuda.is_available(), workload.problems * workload.samples
     seconds: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -224,6 +257,7 @@ def run_trl(workload: Workload, fixed: bool, folder: Path) -> list[float]:
             seconds.append(-time.perf_counter())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
+            finish()
             seconds[-1] += time.perf_counter()
 
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
@@ -240,7 +274,8 @@ def run_trl(workload: Workload, fixed: bool, folder: Path) -> list[float]:
     flat = {row["problem"]: row["flat"] for row in rows}
     config = GRPOConfig(
         output_dir=str(folder),
-        per_device_train_batch_size=workload.problems * workload.samples,
+        per_device_train_batch_size=workload.rows or count,
+        gradient_accumulation_steps=count // (workload.rows or count),
         num_generations=workload.samples,
         max_completion_length=workload.tokens,
         max_steps=workload.steps,
@@ -253,8 +288,8 @@ def run_trl(workload: Workload, fixed: bool, folder: Path) -> list[float]:
         logging_strategy="no",
         save_strategy="no",
         report_to=[],
-        use_cpu=True,
-        bf16=False,
+        use_cpu=not gpu,
+        bf16=gpu,
         gradient_checkpointing=False,
         disable_tqdm=True,
         seed=0,
@@ -278,15 +313,18 @@ def run_trl(workload: Workload, fixed: bool, folder: Path) -> list[float]:
 
 def child(side: str, workload: Workload, fixed: bool) -> None:
     """One side in this process; prints one JSON object."""
-    import torch  # noqa: F401  (what the import takes is not the step's)
+    import torch  # before the clock starts: what the import takes is not the step's
 
     warnings.filterwarnings("ignore")
-    build_model(workload.model)
+    build_model(workload.model, workload.vocabulary)
     before = resident_mb()
     with tempfile.TemporaryDirectory() as folder:
         run = run_ours if side == "ours" else run_trl
         seconds = run(workload, fixed, Path(folder))[WARM_UP:]
-    print(json.dumps({"seconds": seconds, "peak_mb": resident_mb() - before}))
+    peak = {"peak_mb": resident_mb() - before}
+    if torch.cuda.is_available():
+        peak["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    print(json.dumps({"seconds": seconds, **peak}))
 
 
 def resident_mb() -> float:
@@ -320,8 +358,34 @@ def compare(workload: Workload, rounds: int) -> dict[str, Any]:
         if fixed:
             made |= {"ours_s": round(median["ours"], 4), "trl_s": round(median["trl"], 4)}
             for side, runs in found.items():
-                made[f"peak_mb_{side}"] = round(max(run["peak_mb"] for run in runs))
+                for key in ("peak_mb", "peak_gpu_mb"):
+                    if key in runs[0]:
+                        made[f"{key}_{side}"] = round(max(run[key] for run in runs))
     return made
+
+
+def grow(axis: str, sizes: Sequence[Workload]) -> dict[str, Any]:
+    """Our seconds of a training step and memory at each size, and how both grow: the power of the
+    size that explains the last two."""
+    runs = {w.name: ask("ours", w, True) for w in sizes}
+    seconds = {name: statistics.median(run["seconds"]) for name, run in runs.items()}
+    *_, (small, less), (large, more) = [(int(n.rpartition("-")[2]), t) for n, t in seconds.items()]
+    return {
+        "axis": axis,
+        "ours_s": {name: round(t, 4) for name, t in seconds.items()},
+        "peak_mb": {name: round(run["peak_mb"]) for name, run in runs.items()},
+        "power": round(math.log(more / less) / math.log(large / small), 2),
+    }
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """``grow`` of every axis, as lines of text."""
+    lines = [f"{'size':<20}{'seconds':>10}{'MiB':>8}"]
+    for found in results:
+        for name, seconds in found["ours_s"].items():
+            lines.append(f"{name:<20}{seconds:>10.4f}{found['peak_mb'][name]:>8}")
+        lines.append(f"  seconds grow with {found['axis']} to the power {found['power']}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -340,10 +404,9 @@ def main() -> None:
     results = []
     if args.growth:
         for axis, sizes in GROWTH.items():
-            runs = {w.name: statistics.median(ask("ours", w, True)["seconds"]) for w in sizes}
-            results.append({"axis": axis, "ours_s": {n: round(s, 4) for n, s in runs.items()}})
-            if not args.json:
-                print(results[-1], flush=True)
+            results.append(grow(axis, sizes))
+        if not args.json:
+            print(table(results))
     else:
         for workload in WORKLOADS:
             if not args.workloads or workload.name in args.workloads:

@@ -2,7 +2,7 @@
 
 Shape letters in this file
     B  sequences       T  response tokens, right-padded      L  prompt, or prompt + response
-    U  distinct prompts of a batch
+    U  distinct prompts of a batch    R  rows that lie one behind the other
 """
 
 from collections.abc import Iterator, Sequence
@@ -118,6 +118,46 @@ class SharedBatch:
         return torch.cat([prompt_BL, self.mask_BT[:, :-1]], dim=1).long()
 
 
+@dataclass(frozen=True)
+class PackedBatch:
+    """The same rows one behind the other, without padding.
+
+    Attributes:
+        input_ids_1L: token ids of all rows.
+        position_1L: position of each token in its own row.
+        response_1L: bool, True for tokens of a response.
+        length_R: tokens of each row.
+        mask_BT: bool, True where a row has a response token.
+    """
+
+    input_ids_1L: Tensor
+    position_1L: Tensor
+    response_1L: Tensor
+    length_R: tuple[int, ...]
+    mask_BT: Tensor
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Row], *, pad_id: int, device: torch.device) -> "PackedBatch":
+        """From (prompt ids, response ids) pairs; there is no padding that ``pad_id`` would fill."""
+        if any(not len(prompt) for prompt, _ in rows):
+            raise ValueError(
+                "a row has an empty prompt, expected at least one token before a response"
+            )
+        length_R = tuple(len(prompt) + len(response) for prompt, response in rows)
+        count_B = torch.tensor([len(response) for _, response in rows])
+        ids = torch.tensor([token for row in rows for part in row for token in part])
+        position = torch.cat([torch.arange(length) for length in length_R])
+        left = torch.repeat_interleave(torch.tensor(length_R) - count_B, torch.tensor(length_R))
+        mask_BT = torch.arange(int(count_B.max()))[None, :] < count_B[:, None]
+        ids_1L, position_1L = ids.long()[None], position[None]
+        tensors = (ids_1L, position_1L, position_1L >= left[None], mask_BT)
+        ids_1L, position_1L, response_1L, mask_BT = (tensor.to(device) for tensor in tensors)
+        return cls(ids_1L, position_1L, response_1L, length_R, mask_BT)
+
+
+AnyBatch = TokenBatch | SharedBatch | PackedBatch
+
+
 def microbatches(
     length_B: Sequence[int], *, tokens: int, padding: int | None = None
 ) -> Iterator[list[int]]:
@@ -161,6 +201,26 @@ def whole_units(
             portion, width = [], 0
         portion += members[unit]
         width = max(width, widest[unit])
+    if portion:
+        yield portion
+
+
+def packed_microbatches(
+    length_B: Sequence[int], *, tokens: int, units: Sequence[int] | None = None
+) -> Iterator[list[int]]:
+    """Row indices in portions of at most ``tokens`` without padding (or one row), in their order;
+    rows of one number in ``units`` stay together."""
+    members: dict[int, list[int]] = {}
+    for row in range(len(length_B)):
+        members.setdefault(row if units is None else units[row], []).append(row)
+    portion: list[int] = []
+    size = 0
+    for rows in members.values():
+        more = sum(length_B[row] for row in rows)
+        if portion and size + more > tokens:
+            yield portion
+            portion, size = [], 0
+        portion, size = portion + rows, size + more
     if portion:
         yield portion
 

@@ -312,7 +312,6 @@ _REGISTRIES = {
     "rewards": ("llmalign.rewards", "REWARDS"),
     "verifiers": ("llmalign.verifiers", "VERIFIERS"),
     "advantages": ("llmalign.advantages", "ADVANTAGES"),
-    "structured_advantages": ("llmalign.advantages", "STRUCTURED_ADVANTAGES"),
     "token_weights": ("llmalign.token_weights", "TOKEN_WEIGHTS"),
     "losses": ("llmalign.losses", "LOSSES"),
     "generators": ("llmalign.generate", "GENERATORS"),

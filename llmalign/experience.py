@@ -12,18 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmalign.critic import ValueSums
 from llmalign.rewards import Group, Score
+from llmalign.rollout.tree import TreeGroup
 from llmalign.truncation import pad_kept
 from llmalign.verifiers import Verdict
 
 
 @dataclass
 class ScoredGroup:
-    """A group, its scores and its prompt's tokens."""
+    """A group, its scores and its prompt's tokens.
+
+    Attributes:
+        age: optimizer steps since its samples were drawn, where it is used again; 0: fresh.
+        tree: where the samples branch; None where they do not.
+        chosen: which samples are trained on, where the advantage compares all; None: all of them.
+    """
 
     group: Group
     scores: list[Score]
     prompt_ids: tuple[int, ...]
+    age: int = 0
+    tree: TreeGroup | None = None
+    chosen: tuple[int, ...] | None = None
 
     def metric(self, name: str | None) -> list[float | None]:
         """The value of reward node ``name`` per sample; None: the reward itself."""
@@ -38,14 +49,34 @@ class ScoredGroup:
 
 @dataclass
 class Experience:
-    """One step's samples as tensors. Rows of samples that nobody could score are masked out."""
+    """One step's samples as tensors. Rows of samples that nobody could score are masked out.
+
+    Attributes:
+        reward_B: float64, NaN where not scorable.
+        group_B: number of each sample's group.
+        mask_BT: tokens the policy wrote.
+        adv_BT: advantage of each token.
+        loss_mask_BT: tokens that are in the loss; token weights of 0 take some out.
+        logp_old_BT: of the policy that sampled; None: the policy itself, still.
+        entropy_BT: of the policy before the first update; made together with ``logp_old_BT``.
+        logp_ref_BT: of the reference.
+        value_BT, return_BT: what the critic expected before each token, and what it is to learn.
+        value_sums: what its updates on this batch add up.
+        weight_BT: for what the engine that sampled is off the trainer.
+        mismatch: statistics of those weights.
+    """
 
     groups: list[ScoredGroup]
-    reward_B: Tensor  # float64, NaN where not scorable
+    reward_B: Tensor
     group_B: Tensor
     mask_BT: Tensor
     adv_BT: Tensor = field(init=False)
+    loss_mask_BT: Tensor = field(init=False)
     logp_old_BT: Tensor | None = None
+    entropy_BT: Tensor | None = None
+    value_BT: Tensor | None = None
+    return_BT: Tensor | None = None
+    value_sums: ValueSums = field(default_factory=ValueSums)
     logp_ref_BT: Tensor | None = None
     weight_BT: Tensor | None = None
     mismatch: dict[str, float] = field(default_factory=dict)

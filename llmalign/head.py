@@ -1,21 +1,50 @@
 """Log-probabilities and entropies from hidden states, without ever holding all logits.
 
+    z = h W^T / temperature       logp = z[target] - logsumexp(z)    H = -sum_v p_v log p_v
+    d logp / d z = onehot - p     d H / d z_v = -p_v (log p_v + H)
+
+Logits exist for one chunk of tokens at a time, so memory does not grow with the vocabulary times
+the tokens. There are two ways to the gradient:
+
+- ``head_logprobs`` returns log-probs for any function to follow. What that makes of them is known
+  only in the backward pass, which computes the logits of each chunk again: four products of
+  matrices (three where one chunk holds all tokens, and is kept).
+- ``head_loss`` is told the loss, a sum over tokens. The loss of a chunk then has its gradient as
+  soon as the chunk has its log-probs, while its logits are still there: three products.
+
 Shape letters in this file
     N  tokens    C  tokens of a chunk    D  hidden size    V  vocabulary
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
-CHUNK_LOGITS = 1 << 24  # logits held at once: 64 MiB in float32, whatever the vocabulary
+CHUNK_LOGITS = 1 << 25  # logits held at once: 128 MiB in float32, whatever the vocabulary
+ON_GPU = 4  # times as many there: every chunk also reads the weight and writes its gradient
+
+TokenLoss = Callable[[Tensor, Tensor, slice], Tensor]  # logp_C, entropy_C, which tokens -> scalar
 
 
 def at_least_float32(values: Tensor) -> Tensor:
     """Half precision as float32; float32 and float64 as they are."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def chunks(num_tokens: int, weight_VD: Tensor, chunk_logits: int | None = None) -> Iterator[slice]:
+    """Slices of as many tokens as have ``chunk_logits`` logits, or of one.
+
+    None: ``CHUNK_LOGITS``, and ``ON_GPU`` times as many on a GPU.
+    """
+    if chunk_logits is None:
+        chunk_logits = CHUNK_LOGITS * (ON_GPU if weight_VD.is_cuda else 1)
+    size = max(1, chunk_logits // len(weight_VD))
+    for start in range(0, num_tokens, size):
+        yield slice(start, min(start + size, num_tokens))
 
 
 def head_logprobs(
@@ -25,15 +54,11 @@ def head_logprobs(
     *,
     temperature: float,
     entropy_gradient: bool,
-    chunk_logits: int = CHUNK_LOGITS,
+    chunk_logits: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log softmax(h W^T / temperature) at the targets, and the entropy of that distribution.
 
-        z = h W^T / temperature       logp = z[target] - logsumexp(z)    H = -sum_v p_v log p_v
-        d logp / d z = onehot - p     d H / d z_v = -p_v (log p_v + H)
-
-    Logits exist for one chunk of tokens at a time. The backward pass computes them again and turns
-    them into their gradient in place: memory does not grow with the vocabulary times the tokens.
+    Under autocast the products of matrices are in its dtype; all else is in float32 or float64.
 
     Args:
         hidden_ND: carries the gradient.
@@ -41,71 +66,227 @@ def head_logprobs(
         target_N: int64 token ids.
         temperature: > 0.
         entropy_gradient: whether the entropy carries a gradient too.
-        chunk_logits: logits held at once.
+        chunk_logits: logits held at once; None: see ``chunks``.
     Returns: logp_N and entropy_N in nats, in float32 (float64 of float64 inputs).
     """
-    logp_N, entropy_N = _Head.apply(hidden_ND, weight_VD, target_N, temperature, chunk_logits)
-    return logp_N, entropy_N if entropy_gradient else entropy_N.detach()
+    keep = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
+    options = (temperature, entropy_gradient, chunk_logits, keep)
+    found: tuple[Tensor, Tensor] = _LogProbs.apply(hidden_ND, weight_VD, target_N, *options)
+    return found
 
 
-class _Head(torch.autograd.Function):
+def head_loss(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    target_N: Tensor,
+    token_loss: TokenLoss,
+    *,
+    temperature: float,
+    entropy_gradient: bool,
+    chunk_logits: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A loss that is a sum over tokens, with the logits of every token computed once.
+
+        loss = sum over chunks of token_loss(logp_C, entropy_C, chunk)
+
+    The gradients of hidden states and weight are made here, chunk by chunk; the backward pass
+    multiplies them by the gradient of the loss and hands them over, once. Where no gradient is
+    wanted (``torch.no_grad``, or neither requires one) only values are computed.
+
+    Args:
+        hidden_ND, weight_VD, target_N, temperature, chunk_logits: as in ``head_logprobs``.
+        token_loss: called once per chunk, in order, with log-probs and entropies of its tokens and
+            the slice that they are of the N tokens; returns a scalar. All else in it is constant.
+        entropy_gradient: whether the loss learns through the entropy too.
+    Returns: the scalar loss, which carries the gradient; logp_N and entropy_N, which do not.
+    """
+    wanted = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
+    options = (temperature, entropy_gradient, chunk_logits, wanted)
+    found: tuple[Tensor, Tensor, Tensor] = _Loss.apply(
+        hidden_ND, weight_VD, target_N, token_loss, *options
+    )
+    return found
+
+
+@dataclass
+class _Softmax:
+    """The distributions of a chunk, and what is read off them."""
+
+    p_CV: Tensor
+    plogp_CV: Tensor | None
+    logp_C: Tensor
+    entropy_C: Tensor
+
+
+class _LogProbs(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cuda")
     def forward(
         ctx: Any,
         hidden_ND: Tensor,
         weight_VD: Tensor,
         target_N: Tensor,
         temperature: float,
-        chunk_logits: int,
+        entropy_gradient: bool,
+        chunk_logits: int | None,
+        keep: bool,
     ) -> tuple[Tensor, Tensor]:
-        parts = []
-        ctx.size = max(1, chunk_logits // weight_VD.shape[0])
-        for start in range(0, len(target_N), ctx.size):
-            chunk = slice(start, start + ctx.size)
-            logits_CV = _logits(hidden_ND[chunk], weight_VD, temperature)
-            lse_C = torch.logsumexp(logits_CV, -1)
-            chosen_C = logits_CV.gather(1, target_N[chunk, None])[:, 0]
-            p_CV = logits_CV.sub_(lse_C[:, None]).exp_()
-            entropy_C = torch.special.entr(p_CV, out=p_CV).sum(-1)
-            parts.append((chosen_C - lse_C, entropy_C, lse_C))
-        if not parts:
-            empty_N = at_least_float32(hidden_ND.new_zeros(0))
-            parts = [(empty_N, empty_N, empty_N)]
-        logp_N, entropy_N, lse_N = (torch.cat(column) for column in zip(*parts, strict=True))
-        ctx.temperature = temperature
-        ctx.save_for_backward(hidden_ND, weight_VD, target_N, lse_N, entropy_N)
+        ctx.chunks = list(chunks(len(target_N), weight_VD, chunk_logits))
+        ctx.temperature, ctx.entropy_gradient, ctx.kept = temperature, entropy_gradient, None
+        ctx.dtype = _product_dtype(weight_VD)
+        product_VD = weight_VD.to(ctx.dtype)
+        logp_N, entropy_N = _empty(hidden_ND), _empty(hidden_ND)
+        for chunk in ctx.chunks:
+            found = _softmax(hidden_ND[chunk], product_VD, target_N[chunk], temperature)
+            logp_N[chunk], entropy_N[chunk] = found.logp_C, found.entropy_C
+            if keep and len(ctx.chunks) == 1:
+                found.plogp_CV = found.plogp_CV if entropy_gradient else None
+                ctx.kept = found
+            del found  # before the next chunk takes its room
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropy_N)
+        ctx.save_for_backward(hidden_ND, weight_VD, target_N)
         return logp_N, entropy_N
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cuda")
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_logp_N, grad_entropy_N = grads
-        hidden_ND, weight_VD, target_N, lse_N, entropy_N = ctx.saved_tensors
-        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
-        grad_hidden_ND = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_weight_VD = torch.zeros_like(weight_VD) if needs_weight else None
-        with_entropy = bool(grad_entropy_N.any())
-        for start in range(0, len(target_N), ctx.size):
-            chunk = slice(start, start + ctx.size)
-            logits_CV = _logits(hidden_ND[chunk], weight_VD, ctx.temperature)
-            logp_CV = logits_CV.sub_(lse_N[chunk, None])
-            p_CV = logp_CV.exp()
-            slope_CV = p_CV * -grad_logp_N[chunk, None]
-            if with_entropy:
-                # Where p is 0 the logarithm may be -inf, and nothing times it is nothing.
-                spread_CV = logp_CV.clamp_(min=-1e4).add_(entropy_N[chunk, None]).mul_(p_CV)
-                slope_CV.sub_(spread_CV.mul_(grad_entropy_N[chunk, None]))
-            slope_CV.scatter_add_(1, target_N[chunk, None], grad_logp_N[chunk, None])
-            slope_CV.div_(ctx.temperature)
-            slope_CV = slope_CV.to(weight_VD.dtype)
-            if grad_hidden_ND is not None:
-                grad_hidden_ND[chunk] = (slope_CV @ weight_VD).to(hidden_ND.dtype)
-            if grad_weight_VD is not None:
-                grad_weight_VD.addmm_(slope_CV.T, hidden_ND[chunk].to(weight_VD.dtype))
-        return grad_hidden_ND, grad_weight_VD, None, None, None
+        hidden_ND, weight_VD, target_N = ctx.saved_tensors
+        product_VD = weight_VD.to(ctx.dtype)
+        gradient = _Gradient(hidden_ND, weight_VD, product_VD, ctx.needs_input_grad)
+        for chunk in ctx.chunks:
+            found, ctx.kept = ctx.kept, None  # overwritten here: a second pass makes it again
+            if found is None:
+                found = _softmax(hidden_ND[chunk], product_VD, target_N[chunk], ctx.temperature)
+            grad_logp_C = grads[0][chunk] / ctx.temperature
+            grad_entropy_C = grads[1][chunk] / ctx.temperature if ctx.entropy_gradient else None
+            gradient.add(chunk, _slope(found, target_N[chunk], grad_logp_C, grad_entropy_C))
+            del found
+        return gradient.hidden_ND, gradient.weight_VD, *[None] * 5
 
 
-def _logits(hidden_CD: Tensor, weight_VD: Tensor, temperature: float) -> Tensor:
-    logits_CV = at_least_float32(F.linear(hidden_CD.to(weight_VD.dtype), weight_VD))
-    return logits_CV.div_(temperature) if temperature != 1 else logits_CV
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        target_N: Tensor,
+        token_loss: TokenLoss,
+        temperature: float,
+        entropy_gradient: bool,
+        chunk_logits: int | None,
+        wanted: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        product_VD = weight_VD.to(_product_dtype(weight_VD))
+        needs = ctx.needs_input_grad if wanted else (False, False)
+        gradient = _Gradient(hidden_ND, weight_VD, product_VD, needs)
+        logp_N, entropy_N = _empty(hidden_ND), _empty(hidden_ND)
+        total = logp_N.new_zeros(())
+        for chunk in chunks(len(target_N), weight_VD, chunk_logits):
+            found = _softmax(hidden_ND[chunk], product_VD, target_N[chunk], temperature)
+            logp_N[chunk], entropy_N[chunk] = found.logp_C, found.entropy_C
+            loss, grads = _token_gradients(token_loss, found, chunk, wanted, entropy_gradient)
+            total = total + loss
+            if wanted:
+                grads = [grad_C / temperature for grad_C in grads]
+                gradient.add(chunk, _slope(found, target_N[chunk], *grads))
+            del found
+        ctx.gradient = gradient
+        ctx.mark_non_differentiable(logp_N, entropy_N)
+        return total, logp_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradient is None:
+            raise RuntimeError("the gradient of this loss was handed over; compute the loss again")
+        gradient, ctx.gradient = ctx.gradient, None
+        both = (gradient.hidden_ND, gradient.weight_VD)
+        return *[g if g is None else g.mul_(grads[0]) for g in both], *[None] * 6
+
+
+class _Gradient:
+    """Gradients of hidden states and weight, where they are needed, growing chunk by chunk."""
+
+    def __init__(
+        self, hidden_ND: Tensor, weight_VD: Tensor, product_VD: Tensor, needs: Sequence[bool]
+    ) -> None:
+        self._hidden_ND, self._product_VD = hidden_ND, product_VD
+        self.hidden_ND = torch.empty_like(hidden_ND) if needs[0] else None
+        self.weight_VD = torch.zeros_like(weight_VD) if needs[1] else None
+
+    def add(self, chunk: slice, slope_CV: Tensor) -> None:
+        """Takes in d loss / d (h W^T) of a chunk."""
+        slope_CV = slope_CV.to(self._product_VD.dtype)
+        if self.hidden_ND is not None:
+            self.hidden_ND[chunk] = slope_CV @ self._product_VD
+        if self.weight_VD is not None:
+            hidden_CD = self._hidden_ND[chunk].to(slope_CV.dtype)
+            if self.weight_VD.dtype == slope_CV.dtype:
+                self.weight_VD.addmm_(slope_CV.T, hidden_CD)
+            else:
+                self.weight_VD.add_(slope_CV.T @ hidden_CD)
+
+
+def _softmax(
+    hidden_CD: Tensor, product_VD: Tensor, target_C: Tensor, temperature: float
+) -> _Softmax:
+    logits_CV = _logits(hidden_CD, product_VD, temperature)
+    logp_CV = torch.log_softmax(logits_CV, -1)
+    logp_C = logp_CV.gather(1, target_C[:, None])[:, 0]
+    p_CV = torch.exp(logp_CV, out=logits_CV)
+    plogp_CV = logp_CV.mul_(p_CV)
+    return _Softmax(p_CV, plogp_CV, logp_C, -plogp_CV.sum(-1))
+
+
+def _slope(
+    found: _Softmax, target_C: Tensor, grad_logp_C: Tensor, grad_entropy_C: Tensor | None = None
+) -> Tensor:
+    """d loss / d z, in the place of the probabilities.
+
+    d loss / d z = g onehot - (g + g' H) p - g' p log p,    g = d loss / d logp, g' = d loss / d H
+    """
+    if grad_entropy_C is None:
+        slope_CV = found.p_CV.mul_(-grad_logp_C[:, None])
+    else:
+        assert found.plogp_CV is not None
+        share_C = grad_logp_C + grad_entropy_C * found.entropy_C
+        slope_CV = found.p_CV.mul_(-share_C[:, None])
+        slope_CV.addcmul_(found.plogp_CV, grad_entropy_C[:, None], value=-1)
+    return slope_CV.scatter_add_(1, target_C[:, None], grad_logp_C[:, None])
+
+
+def _token_gradients(
+    token_loss: TokenLoss, found: _Softmax, chunk: slice, wanted: bool, entropy_gradient: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss of a chunk and its gradients for log-probs and, where asked for, entropies."""
+    logp_C = found.logp_C.detach().requires_grad_(wanted)
+    entropy_C = found.entropy_C.detach().requires_grad_(wanted and entropy_gradient)
+    device = logp_C.device.type
+    with torch.set_grad_enabled(wanted), torch.autocast(device, enabled=False):
+        loss = token_loss(logp_C, entropy_C, chunk)
+    leaves = [leaf for leaf in (logp_C, entropy_C) if leaf.requires_grad]
+    grads = [torch.zeros_like(leaf) for leaf in leaves]
+    if loss.requires_grad:
+        grads = list(torch.autograd.grad(loss, leaves, materialize_grads=True))
+    return loss.detach(), grads
+
+
+def _logits(hidden_CD: Tensor, product_VD: Tensor, temperature: float) -> Tensor:
+    hidden_CD = hidden_CD.to(product_VD.dtype)
+    logits_CV = hidden_CD.new_empty(len(hidden_CD), len(product_VD))
+    # The product's own factor: dividing the logits would be one more pass over them.
+    logits_CV.addmm_(hidden_CD, product_VD.T, beta=0, alpha=1 / temperature)
+    return at_least_float32(logits_CV)
+
+
+def _product_dtype(weight_VD: Tensor) -> torch.dtype:
+    """What products of matrices are computed in: autocast's dtype where that is on."""
+    device = weight_VD.device.type
+    if torch.is_autocast_enabled(device) and weight_VD.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return weight_VD.dtype
+
+
+def _empty(hidden_ND: Tensor) -> Tensor:
+    return at_least_float32(hidden_ND.new_empty(0)).new_empty(len(hidden_ND))

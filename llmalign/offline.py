@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from llmalign.batch import TokenBatch, microbatches
 from llmalign.data import ProblemSampler
+from llmalign.distributions import logprobs_and_reference_kl
 from llmalign.evaluation.run import evaluate_policy
 from llmalign.examples import encode_completion, to_demonstrations, to_pairs
 from llmalign.losses import LOSSES
@@ -52,7 +54,10 @@ class OfflineLoop:
             len(self.examples), seed=recipe.seed, shuffle=recipe.data.shuffle
         )
         self.updater = Updater(policy, recipe.optimizer, total_steps=recipe.schedule.steps)
-        self._loss = LOSSES.get(recipe.loss.kind, "loss.kind").thing
+        entry = LOSSES.get(recipe.loss.kind, "loss.kind")
+        self._loss, self._inputs = entry.thing, entry.inputs
+        # Of the whole distribution, so it cannot be kept per example as the pairs' log-probs are.
+        self._start = Reference(policy) if "ref_kl_BT" in entry.inputs else None
         self._held_out: Any = None
         self.host = self._open_evaluation()
         self._reference = self._reference_logprobs() if recipe.stage == "preference" else None
@@ -107,6 +112,7 @@ class OfflineLoop:
 
     def _token_losses(self, chosen: Sequence[int], stats: dict[str, float]) -> Iterator[Tensor]:
         rows = [self.examples[i][0] for i in chosen]
+        num_tokens = sum(len(c) for _, c in rows)
         weight_B = sequence_weights(
             torch.tensor([len(c) for _, c in rows]),
             kind=self.recipe.aggregate,
@@ -115,9 +121,18 @@ class OfflineLoop:
         )
         for portion in self._portions([[r] for r in rows]):
             batch = self._batch([rows[b] for b in portion])
-            logp_BT, _ = self.policy.logprobs(batch, temperature=1.0)
-            loss_BT = self._loss(logp_BT, batch.mask_BT, **self.recipe.loss.options)
-            yield (weight_B[portion].to(logp_BT)[:, None] * loss_BT).sum()
+            given = {"mask_BT": batch.mask_BT}
+            if self._start is None:
+                given["logp_BT"], _ = self.policy.logprobs(batch, temperature=1.0)
+            else:
+                given["logp_BT"], _, given["ref_kl_BT"] = logprobs_and_reference_kl(
+                    self.policy, self._start, batch, temperature=1.0
+                )
+                kl = float(given["ref_kl_BT"].detach().sum()) / num_tokens
+                stats["kl"] = stats.get("kl", 0.0) + kl
+            tensors = [given[name] for name in self._inputs]
+            loss_BT = self._loss(*tensors, **self.recipe.loss.options)
+            yield (weight_B[portion].to(loss_BT)[:, None] * loss_BT).sum()
 
     def _pair_losses(self, chosen: Sequence[int], stats: dict[str, float]) -> Iterator[Tensor]:
         assert self._reference is not None
@@ -220,6 +235,17 @@ class OfflineLoop:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what ``state_dict`` returned."""
         self.sampler.load_state_dict(state["sampler"])
+
+    def tensors(self) -> dict[str, Any]:
+        """Nothing: the start policy is built again."""
+        return {}
+
+    def load_tensors(self, state: dict[str, Any]) -> None:
+        """See ``tensors``."""
+
+    def save_final(self, folder: Path) -> None:
+        """What the run is for: the model."""
+        self.policy.save(folder)
 
 
 def _read_demonstrations(

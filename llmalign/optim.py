@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from llmalign.policy import Policy
 from llmalign.schema import Optimizer
 
 
@@ -22,10 +21,22 @@ class UpdateResult:
     applied: bool
 
 
-class Updater:
-    """AdamW over the policy's trainable parameters. The learning rate is a function of the step."""
+class Trained(Protocol):
+    """What learns: a policy, or its critic."""
 
-    def __init__(self, policy: Policy, config: Optimizer, *, total_steps: int) -> None:
+    model: Any
+    version: int
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Parameters that learn, by name."""
+        ...
+
+
+class Updater:
+    """AdamW over the trainable parameters. The learning rate is a function of the step."""
+
+    def __init__(self, policy: Trained, config: Optimizer, *, total_steps: int) -> None:
         self._policy, self._config, self._total_steps = policy, config, total_steps
         self._parameters = list(policy.trainable.values())
         decayed = [p for p in self._parameters if p.ndim >= 2]

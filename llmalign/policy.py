@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-from llmalign import head
-from llmalign.batch import Row, SharedBatch, TokenBatch
-from llmalign.head import at_least_float32, head_logprobs
+from llmalign.batch import AnyBatch, PackedBatch, Row, SharedBatch, TokenBatch
+from llmalign.head import TokenLoss, at_least_float32, chunks, head_logprobs, head_loss
+from llmalign.packing import packed_arguments, why_not_packed
 from llmalign.schema import Lora, Model
 from llmalign.truncation import renormalised_entropy, renormalised_logprobs
 
@@ -63,7 +63,7 @@ class Policy:
 
     def logprobs(
         self,
-        batch: TokenBatch | SharedBatch,
+        batch: AnyBatch,
         *,
         temperature: float,
         entropy_gradient: bool = False,
@@ -74,7 +74,8 @@ class Policy:
             logp = log softmax(logits / temperature)[token];  H = -sum_v p_v log p_v
 
         No [B, T, V] tensor is ever held: the head runs over chunks of tokens, and where there is
-        more than one chunk the backward pass computes each again.
+        more than one chunk the backward pass computes each again. A loss that is a sum over tokens
+        is cheaper by ``loss_over_tokens``.
 
         Args:
             batch: token ids and which of them are response.
@@ -87,13 +88,55 @@ class Policy:
             no token.
         """
         with self.autocast():
-            hidden_ND, target_N = self._predicting(batch)
+            hidden_ND, target_N = self.hidden(batch)
             logp_N, entropy_N = self._head_logprobs(
                 hidden_ND, target_N, temperature, entropy_gradient, kept
             )
-        mask_BT = batch.mask_BT
-        zeros_BT = torch.zeros(mask_BT.shape, dtype=logp_N.dtype, device=self.device)
-        return zeros_BT.masked_scatter(mask_BT, logp_N), zeros_BT.masked_scatter(mask_BT, entropy_N)
+        return _placed(logp_N, batch.mask_BT), _placed(entropy_N, batch.mask_BT)
+
+    def loss_over_tokens(
+        self,
+        batch: AnyBatch,
+        token_loss: TokenLoss,
+        *,
+        temperature: float,
+        entropy_gradient: bool = False,
+        kept: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A loss that is a sum over response tokens, with the logits of each computed only once.
+
+            loss = sum over chunks of token_loss(logp_C, entropy_C, chunk)
+
+        Value and gradient are those of ``token_loss`` on what ``logprobs`` returns.
+
+        Args:
+            batch, temperature, kept: as in ``logprobs``.
+            token_loss: called with log-probs and entropies of some response tokens, and the slice
+                that they are of all of the batch in row order (of ``x_BT[batch.mask_BT]``); returns
+                a scalar. Called in order, once for each token.
+            entropy_gradient: whether the loss learns through the entropy too.
+        Returns:
+            the loss, whose backward pass can run once; logp_BT and entropy_BT as ``logprobs``
+            returns them, without gradient.
+        """
+        with self.autocast():
+            hidden_ND, target_N = self.hidden(batch)
+            if self._plain_head and kept is None:
+                loss, logp_N, entropy_N = head_loss(
+                    hidden_ND,
+                    self._head.weight,
+                    target_N,
+                    token_loss,
+                    temperature=temperature,
+                    entropy_gradient=entropy_gradient,
+                )
+                return loss, _placed(logp_N, batch.mask_BT), _placed(entropy_N, batch.mask_BT)
+            logp_N, entropy_N = self._head_logprobs(
+                hidden_ND, target_N, temperature, entropy_gradient, kept
+            )
+        loss = token_loss(logp_N, entropy_N, slice(0, len(target_N)))
+        logp_N, entropy_N = logp_N.detach(), entropy_N.detach()
+        return loss, _placed(logp_N, batch.mask_BT), _placed(entropy_N, batch.mask_BT)
 
     @torch.no_grad()
     def token_scores(
@@ -106,20 +149,28 @@ class Policy:
             the tokenizer's vocabulary (padding rows of the head do not count); hidden_ND.
         """
         with self.autocast():
-            hidden_ND, target_N = self._predicting(batch)
+            hidden_ND, target_N = self.hidden(batch)
         hidden_ND = at_least_float32(hidden_ND)
         logp_N, entropy_N = self._head_logprobs(hidden_ND, target_N, temperature, False)
         words = min(len(self.tokenizer), self._head.weight.shape[0])
-        size = max(1, head.CHUNK_LOGITS // self._head.weight.shape[0])
         certainties = []
-        for start in range(0, len(target_N), size):
-            logits_CV = self.next_logits(hidden_ND[start : start + size])[:, :words] / temperature
+        for where in chunks(len(target_N), self._head.weight):
+            logits_CV = self.next_logits(hidden_ND[where])[:, :words] / temperature
             certainties.append(torch.logsumexp(logits_CV, -1) - logits_CV.mean(-1))
         certainty_N = torch.cat(certainties) if certainties else torch.zeros(0)
         return logp_N.cpu(), entropy_N.cpu(), certainty_N.cpu(), hidden_ND.cpu()
 
-    def _predicting(self, batch: TokenBatch | SharedBatch) -> tuple[Tensor, Tensor]:
-        """The hidden state that predicts each response token, and the token, in row order."""
+    def hidden(self, batch: AnyBatch) -> tuple[Tensor, Tensor]:
+        """hidden_ND that predicts each response token, and token_N, in row order."""
+        if isinstance(batch, PackedBatch):
+            hidden_1LD = self._decoder(
+                batch.input_ids_1L,
+                position_ids=batch.position_1L,
+                use_cache=False,
+                **packed_arguments(self._decoder.config, batch),
+            ).last_hidden_state
+            predicted = batch.response_1L[:, 1:]
+            return hidden_1LD[:, :-1][predicted], batch.input_ids_1L[:, 1:][predicted]
         if isinstance(batch, TokenBatch):
             hidden_BLD = self._decoder(batch.input_ids_BL, use_cache=False).last_hidden_state
             predicted = batch.response_BL[:, 1:]
@@ -145,15 +196,33 @@ class Policy:
             hidden_BTD = torch.cat([hidden_BTD, rest_BTD], dim=1)
         return hidden_BTD[batch.mask_BT], batch.response_ids_BT[batch.mask_BT]
 
-    @torch.no_grad()
+    _predicting = hidden
+
     def shares_prompts(self, rows: Sequence[Row]) -> bool:
         """Whether log-probs with each prompt computed once equal those without, on these rows."""
-        plain = TokenBatch.from_rows(rows, pad_id=self.pad_id, device=self.device)
-        shared = SharedBatch.from_rows(rows, pad_id=self.pad_id, device=self.device)
+        return self._same_logprobs(SharedBatch, rows)
+
+    def packs_rows(self, rows: Sequence[Row]) -> str | None:
+        """Why log-probs of rows one behind the other do not equal those of padded rows, tried on
+        these rows (a single one is packed twice); None: they do."""
+        if reason := why_not_packed(self._decoder.config):
+            return reason
+        try:
+            same = self._same_logprobs(PackedBatch, list(rows) * (1 if len(rows) > 1 else 2))
+        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
+        return None if same else "it gives other log-probs"
+
+    @torch.no_grad()
+    def _same_logprobs(
+        self, layout: type[SharedBatch] | type[PackedBatch], rows: Sequence[Row]
+    ) -> bool:
+        layouts: tuple[type[TokenBatch], type[Any]] = (TokenBatch, layout)
+        batches = [b.from_rows(rows, pad_id=self.pad_id, device=self.device) for b in layouts]
         was_training = self.model.training
         self.model.eval()
         try:
-            one, other = (self.logprobs(b, temperature=1.0)[0] for b in (plain, shared))
+            one, other = (self.logprobs(b, temperature=1.0)[0] for b in batches)
         finally:
             self.model.train(was_training)
         # A wrong mask or position shows in whole nats; bfloat16 rounds at a few hundredths.
@@ -182,7 +251,6 @@ class Policy:
                 target_N,
                 temperature=temperature,
                 entropy_gradient=entropy_gradient,
-                chunk_logits=head.CHUNK_LOGITS,
             )
 
         def chunk(hidden_CD: Tensor, target_C: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,13 +265,12 @@ class Policy:
                 entropy_C = torch.special.entr(logp_CV.exp()).sum(-1)
             return logp_CV.gather(1, target_C[:, None])[:, 0], entropy_C
 
-        size = max(1, head.CHUNK_LOGITS // self._head.weight.shape[0])
         tensors = (hidden_ND, target_N, *(kept or ()))
-        if len(target_N) <= size:
+        slices = list(chunks(len(target_N), self._head.weight))
+        if len(slices) <= 1:
             return chunk(*tensors)
         parts = [
-            checkpoint(chunk, *(t[i : i + size] for t in tensors), use_reentrant=False)
-            for i in range(0, len(target_N), size)
+            checkpoint(chunk, *(t[where] for t in tensors), use_reentrant=False) for where in slices
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
@@ -226,6 +293,12 @@ class Policy:
         """A plain Hugging Face model (or adapter) with its tokenizer."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def _placed(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """Values of tokens in row order where the tokens are; 0 elsewhere."""
+    zeros_BT = torch.zeros(mask_BT.shape, dtype=values_N.dtype, device=values_N.device)
+    return zeros_BT.masked_scatter(mask_BT, values_N)
 
 
 def load_policy(config: Model, *, seed: int, path: str | Path | None = None) -> Policy:

@@ -121,6 +121,134 @@ PRESETS: dict[str, dict[str, Any]] = {
         "aggregate": "token_mean",
         "kl": {"coef": 1e-3, "estimator": "k1", "place": "reward"},
     },
+    # OPO, arXiv:2505.23585: exactly on-policy, the length-weighted baseline of least variance.
+    "opo": {
+        "advantage": {"kind": "opo"},
+        "loss": {"kind": "reinforce"},
+        "aggregate": "token_mean",
+    },
+    # GPG, arXiv:2504.02546: the plain policy gradient, rescaled for groups without a signal.
+    "gpg": {
+        "advantage": {"kind": "gpg"},
+        "loss": {"kind": "reinforce"},
+        "aggregate": "token_mean",
+    },
+    # PPO with a critic, arXiv:1707.06347; discounts, value clip and KL in the reward as verl has them.
+    "ppo": {
+        "advantage": {"kind": "gae", "gamma": 1.0, "lam": 1.0},
+        "critic": {"kind": "model", "clip": 0.5, "optimizer": {"lr": 1e-5}},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "token_mean",
+        "kl": {"coef": 1e-3, "estimator": "k1", "place": "reward"},
+        "schedule": {"updates_per_batch": 4},
+    },
+    # RAFT, arXiv:2304.06767: likelihood of the best sample of each group.
+    "raft": {
+        "advantage": {"kind": "best_of_group"},
+        "loss": {"kind": "raft"},
+        "aggregate": "token_mean",
+    },
+    # SuperHF, arXiv:2310.16763: likelihood of the best quarter of a step, KL to the start policy.
+    "superhf": {
+        "advantage": {"kind": "best_of_batch", "share": 0.25},
+        "loss": {"kind": "superhf", "kl_coef": 0.35},
+        "aggregate": "token_mean",
+    },
+    # T1, arXiv:2501.11651: many samples, entropy bonus, KL to an anchor that moves with the policy.
+    # The paper's coefficients were not found; rate and period are TR-DPO's (arXiv:2404.09656).
+    "t1": {
+        "advantage": {"kind": "leave_one_out"},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "token_mean",
+        "rollout": {"samples_per_problem": 64},
+        "kl": {"coef": 1e-3, "place": "loss", "reference": "ema", "rate": 0.6, "every": 512},
+        "entropy": {"bonus": 1e-3},
+    },
+    # PODS, arXiv:2504.13818: of 64 samples the 16 whose rewards spread most are trained on.
+    "pods": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "sequence_mean",
+        "rollout": {"samples_per_problem": 64},
+        "sampling": {"train_samples": 16, "select": "spread"},
+    },
+    # Beyond the 80/20 rule, arXiv:2506.01939: DAPO on the fifth of the tokens of highest entropy.
+    "high_entropy": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "token_weights": {"kind": "high_entropy", "share": 0.2},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 10.0},
+        "aggregate": "token_mean",
+        "sampling": {"dynamic": {"max_batches": 10}},
+        "overlong": {"buffer_share": 0.2, "factor": 1.0},
+    },
+    # SPINE: only forking tokens learn, and their entropy is held in a band. Weight reconstructed.
+    "spine": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "token_weights": {"kind": "fork", "share": 0.2},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "token_mean",
+        "kl": {"coef": 1e-3, "estimator": "k3", "place": "loss"},
+        "entropy": {"band": {"coef": 1e-2, "share": 0.2, "low": 0.1, "high": 0.5}},
+    },
+    # Attention illuminates LLM reasoning, arXiv:2510.13554: preplan and anchor tokens weigh more.
+    "attention_credit": {
+        "advantage": {"kind": "group", "scale": "std"},
+        "token_weights": {"kind": "attention_coupled"},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "sequence_mean",
+    },
+    # TreeRL, arXiv:2506.11902: samples fork at their least likely tokens, leaves credit the steps.
+    "treerl": {
+        "rollout": {"temperature": 1.2},
+        "sampling": {
+            "tree": {"kind": "treerl", "trees": 6, "branches": 2, "rounds": 1, "per_point": 2},
+            "train_samples": 16,
+        },
+        "advantage": {"kind": "treerl", "weighting": "sqrt"},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "token_mean",
+    },
+    # TreePO, arXiv:2508.17445: samples grow in segments and fork between them.
+    "treepo": {
+        "sampling": {"tree": {"kind": "treepo", "segment_tokens": 512, "width": 16}},
+        "advantage": {"kind": "treepo", "mix": "average"},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.28},
+        "aggregate": "token_mean",
+    },
+    # GRPO with process supervision, arXiv:2402.03300, section 4.1.3; the reward must score steps.
+    "grpo_process": {
+        "advantage": {"kind": "process_sum"},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "sequence_mean",
+        "kl": {"coef": 0.04, "estimator": "k3", "place": "loss"},
+    },
+    # PURE, arXiv:2504.15275: a response is worth its worst step; the reward must score steps.
+    "pure": {
+        "advantage": {"kind": "pure", "temperature": 0.1},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "token_mean",
+        "kl": {"coef": 1e-3, "estimator": "k1", "place": "reward"},
+    },
+    # Writing-Zero, arXiv:2506.00103: samples against one of their group (pairwise: reference).
+    "brpo": {
+        "advantage": {"kind": "brpo", "max_skew": 0.6},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "sequence_mean",
+    },
+    # Think-RM, arXiv:2505.16265: all samples of a group against each other (pairwise: all).
+    "pairwise": {
+        "advantage": {"kind": "pairwise_wins"},
+        "loss": {"kind": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+        "aggregate": "sequence_mean",
+    },
+    # Trajectory balance (VarGrad form), arXiv:2201.13259: samples in proportion to exp(R / T).
+    "trajectory_balance": {
+        "advantage": {"kind": "none"},
+        "loss": {"kind": "trajectory_balance", "temperature": 1.0},
+        "aggregate": "sequence_mean",
+    },
+    # Anchored supervised fine-tuning, arXiv:2509.23753: DFT held to the start policy.
+    "asft": {"loss": {"kind": "asft", "kl_coef": 0.1}, "aggregate": "token_mean"},
     # Dynamic fine-tuning, arXiv:2508.05629: supervised, each token weighed by its own probability.
     "dft": {"loss": {"kind": "dft"}, "aggregate": "token_mean"},
     "sft": {"loss": {"kind": "sft"}, "aggregate": "token_mean"},

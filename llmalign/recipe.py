@@ -8,21 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from llmalign.presets import PRESETS
-from llmalign.schema import Choice, PolicyJudgeOptions, Recipe, Rollout
-from llmalign.truncation import truncates
+from llmalign.schema import PolicyJudgeOptions, Recipe
 from llmalign.verifiers.registry import unknown
-
-if TYPE_CHECKING:
-    from llmalign.rewards import Reward
-
-
-SUPPLIED = {"group_B"}  # what the loop gives a loss beyond the four tensors of all
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -217,7 +210,11 @@ def _explain(error: Any) -> str:
 
 def _known_keys(location: Sequence[Any]) -> list[str]:
     block: Any = Recipe
+    blocks: list[Any] = []
     for key in location:
+        if key not in block.model_fields:  # one of several forms, by its kind
+            block = next(b for b in blocks if key in get_args(b.model_fields["kind"].annotation))
+            continue
         annotation = block.model_fields[key].annotation
         blocks = [a for a in (annotation, *get_args(annotation)) if _is_block(a)]
         block = blocks[0]
@@ -229,120 +226,23 @@ def _is_block(annotation: Any) -> bool:
 
 
 def _resolve_choices(recipe: Recipe) -> Recipe:
-    """Checks what only the registries know, and what only a whole recipe can say."""
+    """Fills in what the registries know, and checks what only a whole recipe can say."""
     from llmalign.advantages import ADVANTAGES
+    from llmalign.contradictions import check
     from llmalign.losses import LOSSES
+    from llmalign.token_weights import TOKEN_WEIGHTS
 
     update = {}
-    for key, registry in (("loss", LOSSES), ("advantage", ADVANTAGES)):
+    for key, registry in (
+        ("loss", LOSSES),
+        ("advantage", ADVANTAGES),
+        ("token_weights", TOKEN_WEIGHTS),
+    ):
         choice = getattr(recipe, key)
-        entry = registry.get(choice.kind, f"{key}.kind")
-        update[key] = Choice(kind=choice.kind, **entry.resolve(choice.options, key))
+        if choice is not None:
+            entry = registry.get(choice.kind, f"{key}.kind")
+            options = entry.resolve(choice.options, key)
+            update[key] = choice.model_copy(update=options)
     recipe = recipe.model_copy(update=update)
-    _check_loss(recipe, LOSSES.get(recipe.loss.kind, "loss.kind").traits)
-    if recipe.stage == "policy":
-        _check_online(recipe)
-    else:
-        _check_offline(recipe)
+    check(recipe)
     return recipe
-
-
-def _check_loss(recipe: Recipe, traits: Mapping[str, Any]) -> None:
-    allowed = traits.get("aggregates")
-    if allowed and recipe.aggregate not in allowed:
-        raise ValueError(
-            f"aggregate is {recipe.aggregate!r}, expected {' or '.join(allowed)} with loss "
-            f"{recipe.loss.kind!r}, whose terms are of whole sequences"
-        )
-    if unknown_extra := set(traits.get("extra", ())) - SUPPLIED:
-        raise ValueError(
-            f"loss.kind is {recipe.loss.kind!r}, which needs {', '.join(sorted(unknown_extra))}; "
-            "no loop gives that, the loss can be called from Python only"
-        )
-
-
-def _check_offline(recipe: Recipe) -> None:
-    if recipe.reward is not None:
-        from llmalign.rewards import build_reward
-
-        build_reward(recipe.reward)
-    held_out = recipe.data.eval is not None
-    if recipe.data.holdout:
-        raise ValueError(
-            f"data.holdout is {recipe.data.holdout}, but {recipe.algorithm} learns from rows that "
-            "are no problems; give held-out problems as data.eval"
-        )
-    if held_out != (recipe.reward is not None):
-        raise ValueError(
-            f"reward is {recipe.reward!r:.80} and data.eval is {'set' if held_out else 'missing'}: "
-            f"{recipe.algorithm} learns from its rows, and judges data.eval with the reward; "
-            "give both or neither"
-        )
-    if recipe.warm_start is not None:
-        raise ValueError(f"warm_start is set, expected none with {recipe.algorithm}; run it first")
-
-
-def _group_field(recipe: Recipe) -> str:
-    """Which field says how many samples of a problem are trained on."""
-    return (
-        "sampling.train_samples"
-        if recipe.sampling.train_samples
-        else ("rollout.samples_per_problem")
-    )
-
-
-def _check_kept(rollout: Rollout) -> None:
-    if not truncates(top_k=rollout.top_k, top_p=rollout.top_p, min_p=rollout.min_p):
-        return
-    if not 0 < rollout.top_k <= rollout.max_kept:
-        raise ValueError(
-            f"rollout.top_p is {rollout.top_p}, rollout.min_p {rollout.min_p} and rollout.top_k "
-            f"{rollout.top_k}, expected a top_k from 1 to rollout.max_kept, {rollout.max_kept}, in "
-            "training: what sampling leaves out is recorded for every token, or the importance "
-            "ratio would be biased; set rollout.top_k, or use rollout.temperature alone "
-            "(evaluate.top_p, evaluate.top_k and evaluate.min_p are free)"
-        )
-
-
-def _check_judge(recipe: Recipe, reward: "Reward") -> None:
-    from llmalign.rewards.node import walk
-
-    asking = [node.name for node in walk(reward) if node.need == "judge"]
-    if asking and recipe.judge is None:
-        raise ValueError(
-            f"judge is missing and reward {asking[-1]!r} asks one; say `judge: {{model: "
-            "frozen_policy}` for the policy as the run starts, or name a model behind an API "
-            "(model, base_url)"
-        )
-
-
-def _check_online(recipe: Recipe) -> None:
-    from llmalign.rewards import build_reward
-
-    if recipe.reward is None:
-        raise ValueError("reward is missing; say for example `reward: math`")
-    _check_judge(recipe, build_reward(recipe.reward))
-    group_size = recipe.sampling.train_samples or recipe.rollout.samples_per_problem
-    if group_size > recipe.rollout.samples_per_problem:
-        raise ValueError(
-            f"sampling.train_samples is {group_size}, expected at most "
-            f"rollout.samples_per_problem, {recipe.rollout.samples_per_problem}"
-        )
-    if group_size == 1 and recipe.advantage.kind in {"group", "leave_one_out"}:
-        raise ValueError(
-            f"{_group_field(recipe)} is 1, expected >= 2 with advantage "
-            f"{recipe.advantage.kind!r}: a group of one has no baseline; "
-            "raise it or use advantage.kind=batch_whitened"
-        )
-    _check_kept(recipe.rollout)
-    if recipe.warm_start is not None and recipe.model.lora is not None:
-        raise ValueError(
-            "warm_start and model.lora are both set, expected one: a warm start trains "
-            "whole weights; run a recipe with algorithm: sft first and give its final/ as "
-            "model.path"
-        )
-    if recipe.kl.place == "reward" and recipe.kl.estimator.endswith("+"):
-        raise ValueError(
-            f"kl.estimator is {recipe.kl.estimator!r}, expected k1, k2 or k3 with kl.place=reward: "
-            "a reward carries no gradient"
-        )

@@ -57,6 +57,9 @@ class Loop(Protocol):
     def evaluate(self, label: str) -> dict[str, Any]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def tensors(self) -> dict[str, Any]: ...
+    def load_tensors(self, state: dict[str, Any]) -> None: ...
+    def save_final(self, folder: Path) -> None: ...
 
 
 def train(recipe: Recipe, *, resume: str | None = None, overwrite: bool = False) -> dict[str, Any]:
@@ -191,6 +194,7 @@ class _Run:
                 f"this one is {self.recipe.identity})"
             )
         self.loop.updater.load_state_dict(tensors["trainable"])
+        self.loop.load_tensors(tensors["loop"])
         self.loop.load_state_dict(state["loop"])
         self.loop.policy.version = state["version"]
         self.loop.updater.bad_in_a_row = state["bad_in_a_row"]
@@ -215,7 +219,11 @@ class _Run:
             "notes": self.notes,
             "monitors": self.monitors.state_dict(),
         }
-        tensors = {"trainable": self.loop.updater.state_dict(), "rng": rng_state()}
+        tensors = {
+            "trainable": self.loop.updater.state_dict(),
+            "loop": self.loop.tensors(),
+            "rng": rng_state(),
+        }
         save_checkpoint(
             self.folder.checkpoints,
             self.next_step,
@@ -295,6 +303,8 @@ class _Run:
                 f"step {step}: generation budget spent, trained on "
                 f"{metrics['unfilled']} groups fewer than asked for"
             )
+        if note := metrics.pop("note", ""):
+            self._note(f"step {step}: {note}")
         self.seconds += time.perf_counter() - started
         metrics["seconds_save"], self.seconds_save = self.seconds_save, 0.0
         return metrics
@@ -334,7 +344,7 @@ class _Run:
                 f"nothing could be learnt from the reward: in all {groups} groups every sample had "
                 f"the same one; {int(self.totals['updates'])} updates came from KL or entropy alone"
             )
-        _replace_folder(self.folder.final, self.loop.policy.save)
+        _replace_folder(self.folder.final, self.loop.save_final)
         return {
             "name": self.recipe.name,
             "algorithm": self.recipe.algorithm,

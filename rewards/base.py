@@ -97,6 +97,9 @@ class Score:
     ``value`` None means not scorable: the sample leaves the baseline and the loss.
     ``aspects`` holds the value of every node of the reward tree below (None: not scorable there).
     ``seconds`` is what the slowest checker took, where it left no judgement.
+    ``versus`` says of each sample of the group that this one was compared with, by its index there,
+    how far this one is ahead in each judgement: > 0 where it wins, None where the judgement could
+    not be read. Judgements alternate between the two orders of showing.
     """
 
     value: float | None
@@ -105,6 +108,7 @@ class Score:
     note: str = ""
     steps: tuple[StepScore, ...] = ()
     seconds: float = 0.0
+    versus: Mapping[int, tuple[float | None, ...]] = field(default_factory=dict)
 
 
 class Verify(Protocol):

@@ -23,6 +23,7 @@ from llmalign.rewards.base import (
     Sample,
     Score,
     Services,
+    StepScore,
 )
 from llmalign.rewards.outside import KIND, import_function, values_of
 from llmalign.rewards.tree import REWARDS
@@ -39,6 +40,8 @@ class Call:
     Range: the function's. It is called once per group, in a process of its own that is killed when
     the call takes longer than ``reward_host.timeout_s``. A call that hangs, crashes or raises
     leaves its samples undecided, and the note says why; None, NaN and infinity are not scorable.
+    For a sample it may also return ``{"value": 0.5, "steps": [[0, 12, 1.0], ...]}``: scores of its
+    steps too, from one character to another, for advantages and token weights that read them.
     What it prints there goes nowhere.
 
     Args:
@@ -134,11 +137,15 @@ class Call:
         values = json.loads(judgement.answer)
         return [self._score(value, judgement.seconds / count) for value in values]
 
-    def _score(self, value: float | None, seconds: float) -> Score:
+    def _score(self, found: Any, seconds: float) -> Score:
+        steps: tuple[StepScore, ...] = ()
+        if isinstance(found, dict):
+            steps, found = tuple(StepScore(*step) for step in found["steps"]), found["value"]
+        value: float | None = found
         if value is None or not math.isfinite(value):
             note = f"{self.name}: returned {value}"
             return Score(None, {self.name: None}, note=note, seconds=seconds)
-        return Score(value, {self.name: value}, seconds=seconds)
+        return Score(value, {self.name: value}, steps=steps, seconds=seconds)
 
 
 def _accepted(function: Callable[..., Any]) -> list[str] | None:

@@ -1,7 +1,7 @@
 """Gates: lower rewards count only where higher ones are good enough."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ class Gate(Node):
         R = sum_i w_i r_i * 1[r_j > threshold_j for every j < i]
 
     Range: the sum of the children's. A value at its threshold closes the gate, as does None; a
-    closed gate also silences the step and turn rewards of the children below it.
+    closed gate also silences the step and turn rewards of the children below it, and comparisons.
 
     Args:
         of: the children, highest priority first.
@@ -69,10 +69,12 @@ class Gate(Node):
     def _merged(self, scores: Sequence[Score], value: float | None) -> Score:
         merged = super()._merged(scores, value)
         steps: tuple[StepScore, ...] = ()
+        versus: Mapping[int, tuple[float | None, ...]] = {}
         opened = passes([score.value for score in scores], self.thresholds)
         for is_open, score in zip(opened, scores, strict=True):
             steps += score.steps if is_open else ()
-        return replace(merged, steps=steps)
+            versus = versus or (score.versus if is_open else {})
+        return replace(merged, steps=steps, versus=versus)
 
 
 def passes(values: Sequence[float | None], thresholds: Sequence[float]) -> list[bool]:

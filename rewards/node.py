@@ -96,7 +96,8 @@ class Node:
         note = "; ".join(dict.fromkeys(score.note for score in scores if score.note))
         steps = next((score.steps for score in scores if score.steps), ())
         seconds = max(score.seconds for score in scores)
-        return Score(value, {**aspects, self.name: value}, judgement, note, steps, seconds)
+        versus = next((score.versus for score in scores if score.versus), {})
+        return Score(value, {**aspects, self.name: value}, judgement, note, steps, seconds, versus)
 
     def state(self) -> dict[str, Any]:
         """What the node remembers between steps, as JSON values; empty for most."""

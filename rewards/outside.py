@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmalign.verifiers import Judgement, Verdict
@@ -30,8 +31,11 @@ def import_function(path: str) -> Callable[..., Any]:
 
 
 def values_of(path: str, arguments: dict[str, Any]) -> list[Any]:
-    """What the function returns, one entry per completion; TypeError where that is no list of
-    them."""
+    """What the function returns, one entry per completion: a number, None, or both a value and
+    scores of steps, ``{"value": number, "steps": [[start, end, number], ...]}``.
+
+    Raises: TypeError, ValueError: it returned something else.
+    """
     found = import_function(path)(**arguments)
     count = len(arguments["completions"]) if "completions" in arguments else None
     try:
@@ -40,7 +44,21 @@ def values_of(path: str, arguments: dict[str, Any]) -> list[Any]:
         raise TypeError(f"returned {repr(found)[:80]}, expected one value per completion") from None
     if count is not None and len(values) != count:
         raise TypeError(f"returned {len(values)} values, expected {count}: one per completion")
-    return [None if value is None else float(value) for value in values]
+    return [_plain(value) for value in values]
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return None if value is None else float(value)
+    if unknown := value.keys() - {"value", "steps"}:
+        raise TypeError(f"returned key {min(map(repr, unknown))}, expected value and steps")
+    steps = [[int(start), int(end), float(one)] for start, end, one in value.get("steps", ())]
+    for start, end, one in steps:
+        if not (0 <= start <= end and math.isfinite(one)):
+            raise ValueError(
+                f"returned step {[start, end, one]}, expected [start, end, number] in characters"
+            )
+    return {"value": _plain(value.get("value")), "steps": steps}
 
 
 def run(text: str, gold: Any, *, function: str) -> Judgement:

@@ -36,6 +36,13 @@ class Entry:
         """All that can change what it says, such as ``math|v2``; empty where it states none."""
         return str(self.traits.get("signature", ""))
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of its positional parameters: what it is called with, besides its options."""
+        named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = inspect.signature(self.thing).parameters.values()
+        return tuple(p.name for p in parameters if p.kind in named)
+
     def options(self) -> dict[str, tuple[Any, Any]]:
         """Option name -> (annotation, default); the default is ``REQUIRED`` where there is none."""
         signature = inspect.signature(self.thing)

@@ -1,6 +1,7 @@
 """Advantages: rewards of grouped samples in, one number per token out. Pure functions on tensors.
 
-Every function in ``ADVANTAGES`` is called as
+A function states what it needs by the names of its positional parameters; ``llmalign.inputs`` knows
+where each comes from. Most are called as
 
     f(reward_B, group_B, mask_BT, penalty_BT, **options) -> adv_BT
 
@@ -8,9 +9,6 @@ where ``reward_B`` is NaN for a sample nobody could score (it leaves the baselin
 0), ``group_B`` numbers the groups from 0, ``mask_BT`` is True on tokens the policy wrote and
 ``penalty_BT`` is a reward per token (-beta * KL where KL is placed in the reward, else 0). The
 result is float64, detached, and 0 wherever the mask is False.
-
-``STRUCTURED_ADVANTAGES`` holds those that need more than one reward per sample: values of a critic,
-rewards of steps, a tree of shared prefixes, comparisons. Their trait ``needs`` says what.
 """
 
 from llmalign.advantages.anchored import anchored
@@ -28,17 +26,18 @@ from llmalign.advantages.pass_at_k import max_minus_second, pass_at_k, pass_at_k
 from llmalign.advantages.plain import plain
 from llmalign.advantages.process import process_min, process_sum, pure, soft_min_credit
 from llmalign.advantages.registry import ADVANTAGES
+from llmalign.advantages.selected import best_of_batch, best_of_group
 from llmalign.advantages.stable import stable
-from llmalign.advantages.structured import STRUCTURED_ADVANTAGES
 from llmalign.advantages.tree import treepo, treepo_segments, treerl
 from llmalign.advantages.turning_point import turning_point_rewards, turning_points
 
 __all__ = [
     "ADVANTAGES",
-    "STRUCTURED_ADVANTAGES",
     "anchored",
     "antisymmetric",
     "batch_whitened",
+    "best_of_batch",
+    "best_of_group",
     "both_orders",
     "brpo",
     "convention",

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from llmalign.advantages.batch_whitened import is_last, whitened
 from llmalign.advantages.groups import group_statistics
-from llmalign.advantages.structured import STRUCTURED_ADVANTAGES
+from llmalign.advantages.registry import ADVANTAGES
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "gae",
     paper="Schulman et al. 2015 (GAE), arXiv:1506.02438; PPO: arXiv:1707.06347",
-    traits={"needs": ("value_BT",)},
     gamma=1.0,
     lam=1.0,
     whiten=True,

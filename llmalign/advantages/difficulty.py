@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from llmalign.advantages.group import group
-from llmalign.advantages.structured import STRUCTURED_ADVANTAGES
+from llmalign.advantages.registry import ADVANTAGES
 
 Gap = Literal["small", "large"]
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "grpo_s",
     paper="DR-IRL (GRPO-S), ICLR 2026; reconstructed in part",
-    traits={"needs": ("delta_B", "gap_B")},
     boosts="small",
     eps=1e-6,
     ddof=1,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from llmalign.advantages.groups import spread
+from llmalign.advantages.registry import ADVANTAGES
 from llmalign.advantages.steps import sum_by
-from llmalign.advantages.structured import STRUCTURED_ADVANTAGES
 
 
 def antisymmetric(judged_BB: Tensor) -> Tensor:
@@ -43,10 +43,9 @@ def both_orders(p_first_B: Tensor, p_second_B: Tensor, same_B: Tensor | None = N
     return reward_B if same_B is None else torch.where(same_B, 0.5, reward_B)
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "brpo",
     paper="Writing-Zero (BRPO), arXiv:2506.00103",
-    traits={"needs": ("margin_BJ", "reference_B")},
     max_skew=0.6,
 )
 def brpo(
@@ -110,10 +109,9 @@ def skew(adv_B: Tensor, group_B: Tensor) -> Tensor:
     return sum_by(adv_B, group_B).abs() / sum_by(torch.ones_like(adv_B), group_B)
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "pairwise_wins",
     paper="Hong et al. 2025 (Think-RM), arXiv:2505.16265",
-    traits={"needs": ("margin_BB",)},
     eps=1e-6,
 )
 def pairwise_wins(margin_BB: Tensor, group_B: Tensor, mask_BT: Tensor, *, eps: float) -> Tensor:

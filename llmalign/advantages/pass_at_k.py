@@ -7,7 +7,6 @@ from torch import Tensor
 
 from llmalign.advantages.groups import GroupStatistics, group_statistics, spread
 from llmalign.advantages.registry import ADVANTAGES
-from llmalign.advantages.structured import STRUCTURED_ADVANTAGES
 
 
 @ADVANTAGES.register(
@@ -52,10 +51,9 @@ def pass_at_k(
     return spread(adv_B, mask_BT)
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "pass_at_k_bootstrap",
     paper="Chen et al. 2025 (Pass@k training), arXiv:2508.10751",
-    traits={"needs": ("seed of the step",)},
     k=4,
     draws=None,
     eps=1e-6,
@@ -65,11 +63,11 @@ def pass_at_k_bootstrap(
     group_B: Tensor,
     mask_BT: Tensor,
     penalty_BT: Tensor,
+    seed: int,
     *,
     k: int,
     draws: int | None,
     eps: float,
-    seed: int,
 ) -> Tensor:
     """``pass_at_k`` from drawn sets instead of all of them (Pass@k training, bootstrap sampling).
 
@@ -104,10 +102,9 @@ def pass_at_k_bootstrap(
     return spread(adv_B, mask_BT)
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "max_minus_second",
     paper="Tang et al. 2025, arXiv:2503.19595",
-    traits={"needs": ()},
     scaled=True,
     eps=1e-6,
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmalign.advantages.batch_whitened import discounted_returns, is_last, whitened
 from llmalign.advantages.groups import group_statistics
+from llmalign.advantages.registry import ADVANTAGES
 from llmalign.advantages.steps import (
     bounds_by,
     check_steps,
@@ -18,15 +19,13 @@ from llmalign.advantages.steps import (
     sum_by,
     tokens_per_step,
 )
-from llmalign.advantages.structured import STRUCTURED_ADVANTAGES
 
 StepBaseline = Literal["token", "step"]
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "process_sum",
     paper="Shao et al. 2024 (GRPO with process supervision), arXiv:2402.03300",
-    traits={"needs": ("step_reward_BK", "step_end_BK")},
     eps=1e-6,
     ddof=1,
 )
@@ -113,10 +112,9 @@ def soft_min_credit(
     return torch.where(counts_BK, weight_BK * reward_BK, 0.0)
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "pure",
     paper="Cheng et al. 2025 (PURE), arXiv:2504.15275",
-    traits={"needs": ("step_reward_BK", "step_end_BK")},
     temperature=0.1,
     baseline="token",
     outcome_coef=1.0,
@@ -225,10 +223,9 @@ def pure_token_rewards(
     return token_BT + is_last(mask_BT) * (outcome_coef * outcome_B)[:, None]
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "process_min",
     paper="Cheng et al. 2025 (PURE, strict min form), arXiv:2504.15275",
-    traits={"needs": ("step_reward_BK", "step_end_BK")},
 )
 def process_min(
     step_reward_BK: Tensor, step_end_BK: Tensor, group_B: Tensor, mask_BT: Tensor

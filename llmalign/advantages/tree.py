@@ -13,17 +13,16 @@ from torch import Tensor
 
 from llmalign.advantages.batch_whitened import whitened
 from llmalign.advantages.groups import Lone, group_statistics
+from llmalign.advantages.registry import ADVANTAGES
 from llmalign.advantages.steps import bounds_by, steps_to_tokens, sum_by, tokens_per_step
-from llmalign.advantages.structured import STRUCTURED_ADVANTAGES
 
 Mix = Literal["group_size", "average"]
 Weighting = Literal["mean", "sqrt"]
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "treepo",
     paper="Li et al. 2025 (TreePO), arXiv:2508.17445",
-    traits={"needs": ("path_BD",)},
     mix="group_size",
     skip_equal=False,
     eps=1e-8,
@@ -80,10 +79,9 @@ def treepo(
     return whitened(adv_BT, mask_BT & stats.scored_B[:, None], eps)
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "treepo_segments",
     paper="Li et al. 2025 (TreePO), arXiv:2508.17445",
-    traits={"needs": ("path_BD", "step_end_BD")},
     siblings=False,
     eps=1e-8,
     lone="zero",
@@ -146,10 +144,9 @@ def segment_values(
     return torch.stack(found, 1) if found else stats.total_B.new_zeros(len(reward_B), 0)
 
 
-@STRUCTURED_ADVANTAGES.register(
+@ADVANTAGES.register(
     "treerl",
     paper="Hou et al. 2025 (TreeRL), arXiv:2506.11902",
-    traits={"needs": ("path_BD", "step_end_BD")},
     weighting="sqrt",
     centre=True,
     state_value=False,

@@ -5,10 +5,10 @@
                   chosen_len_N, rejected_len_N, **options) -> (loss_N, statistics)
     supervised  f(logp_BT, mask_BT, **options) -> loss_BT
 
-Some say by their traits what they need beyond that: ``extra`` names further tensors, in order after
-the mask; ``whole_groups`` and ``whole_batch`` that the rows of a group, or of an optimizer step, go
-through the model together; ``every_row`` that rows of advantage 0 count too; ``aggregates`` which
-weights make sense.
+Further tensors a loss asks for by the names of its positional parameters (see ``llmalign.inputs``).
+Its traits say what else it needs: ``whole_groups`` and ``whole_batch`` that the rows of a group, or
+of an optimizer step, go through the model together; ``every_row`` that rows of advantage 0 count
+too; ``aggregates`` which weights make sense.
 
 A loss per token is 0 outside the mask and reads nothing there. Because no loss normalises itself,
 policy, KL and entropy terms share one set of weights, ``aggregate.sequence_weights``.

@@ -28,10 +28,19 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Request:
-    """One completion to sample: a tokenised prompt and the seed of its own random stream."""
+    """One completion to sample: a tokenised prompt and the seed of its own random stream.
+
+    ``max_new_tokens`` is a limit of its own below that of the params; None: theirs.
+    """
 
     prompt_ids: tuple[int, ...]
     seed: int
+    max_new_tokens: int | None = None
+
+    def limit(self, params: SamplingParams) -> int:
+        """Most tokens that may be sampled for it."""
+        own = self.max_new_tokens
+        return params.max_new_tokens if own is None else min(own, params.max_new_tokens)
 
 
 class Engine(Protocol):

@@ -59,6 +59,9 @@ class HfEngine:
                 f"a prompt has {longest} tokens, expected fewer than the model's context of "
                 f"{self._policy.context_length}; lower data.max_prompt_tokens"
             )
+        least = min((r.limit(params) for r in requests), default=1)
+        if least < 1:
+            raise ValueError(f"max_new_tokens is {least}, expected > 0; ask for no such completion")
 
     def _generate_batch(
         self, batch: list[tuple[int, Request]], params: SamplingParams
@@ -78,9 +81,7 @@ class _Rows:
     def __init__(self, policy: Policy, requests: list[Request], params: SamplingParams) -> None:
         self._policy, self._requests, self._params = policy, requests, params
         device = policy.device
-        limits = [
-            min(params.max_new_tokens, policy.context_length - len(r.prompt_ids)) for r in requests
-        ]
+        limits = [min(r.limit(params), policy.context_length - len(r.prompt_ids)) for r in requests]
         self.max_steps = max(limits)
         self._limits = limits
         self._uniform_BT = _uniforms([r.seed for r in requests], self.max_steps, device)

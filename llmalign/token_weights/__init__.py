@@ -2,9 +2,10 @@
 
     f(*signals, mask_BT, **options) -> weight_BT
 
-The trait ``needs`` of each entry names its signals: entropies, attention maps, spans. The result is
-float64, detached, and 0 wherever the mask is False. Weights multiply the loss of a token, or its
-advantage where the function says so; they never enter the statistics of the advantages.
+Signals (entropies, attention maps, spans) are asked for by the names of the positional parameters,
+see ``llmalign.inputs``. The result is float64, detached, and 0 wherever the mask is False. Weights
+multiply a token's advantage, only where it is not negative with the trait ``only_positive``, and a
+token of weight 0 leaves the loss; they never enter the statistics of the advantages.
 """
 
 from llmalign.token_weights.attention import (

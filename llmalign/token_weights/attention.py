@@ -20,7 +20,7 @@ Anchors = Literal["local", "global", "both"]
 @TOKEN_WEIGHTS.register(
     "attention",
     paper="Attention Illuminates LLM Reasoning (preplan and anchor) 2025, arXiv:2510.13554",
-    traits={"needs": ("local_BTT", "global_BTT")},
+    traits={"only_positive": True},
     anchors="global",
     share=0.4,
     boost=1.5,
@@ -80,7 +80,7 @@ def attention(
     "attention_coupled",
     paper="Attention Illuminates LLM Reasoning (coupled credit) 2025, arXiv:2510.13554; "
     "reconstructed in part",
-    traits={"needs": ("local_BTT", "global_BTT")},
+    traits={"only_positive": True},
     share=0.4,
     boost=1.5,
     moved=0.5,
@@ -189,7 +189,8 @@ def far_and_near_heads(map_HTT: Tensor, *, share: float) -> tuple[Tensor, Tensor
     check_share("share", share)
     place_T = torch.arange(map_HTT.shape[-1], device=map_HTT.device)
     back_TT = (place_T[:, None] - place_T).clamp(min=0)
-    distance_H = (map_HTT.detach().double() * back_TT).sum(-1).mean(-1)
+    distances = [(head.double() * back_TT).sum(-1).mean() for head in map_HTT.detach()]
+    distance_H = torch.stack(distances)  # head by head: maps are large, in float64 twice as much
     order_H = distance_H.argsort(stable=True)
     count = max(1, round(share * len(order_H)))
     return order_H[:count], order_H.flip(0)[:count]

@@ -15,7 +15,6 @@ from llmalign.token_weights.registry import TOKEN_WEIGHTS
 @TOKEN_WEIGHTS.register(
     "high_entropy",
     paper="Wang et al. 2025 (Beyond the 80/20 rule), arXiv:2506.01939",
-    traits={"needs": ("entropy_BT",)},
     share=0.2,
 )
 def high_entropy(entropy_BT: Tensor, mask_BT: Tensor, *, share: float) -> Tensor:
@@ -58,7 +57,6 @@ def entropy_threshold(entropy_N: Tensor, *, share: float) -> Tensor:
 @TOKEN_WEIGHTS.register(
     "fork",
     paper="SPINE, entropy-band regularisation; reconstructed in part",
-    traits={"needs": ("entropy_BT",)},
     share=0.2,
 )
 def fork(entropy_BT: Tensor, mask_BT: Tensor, *, share: float) -> Tensor:

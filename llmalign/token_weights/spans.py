@@ -10,7 +10,6 @@ from llmalign.token_weights.registry import TOKEN_WEIGHTS
 @TOKEN_WEIGHTS.register(
     "spans",
     paper="a weight per stretch of the response",
-    traits={"needs": ("span_BS2", "value_BS")},
     outside=1.0,
 )
 def spans(span_BS2: Tensor, value_BS: Tensor, mask_BT: Tensor, *, outside: float) -> Tensor:

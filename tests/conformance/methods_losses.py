@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmalign.advantages.selected import is_best_of_group
 from llmalign.losses.aggregate import sequence_weights
 from llmalign.losses.entropy import (
     adaptive_entropy_coef,
@@ -26,7 +27,6 @@ from llmalign.losses.policy.pacs import class_weight, leave_one_out_score, pacs
 from llmalign.losses.policy.ratio import log_ratio
 from llmalign.losses.policy.ratio_norm import gaussian_log_ratio
 from llmalign.losses.policy.sapo import sapo
-from llmalign.losses.policy.selection import best_of_group
 from llmalign.losses.policy.sequence import row_sum
 from llmalign.losses.policy.stable_reinforce import bounded_ratio
 from llmalign.losses.policy.trajectory_balance import subtrajectory_balance, trajectory_balance
@@ -230,7 +230,7 @@ def _subtrajectory_balance(case: Case) -> Any:
 def _raft(case: Case) -> Any:
     rewards = _tensor(case["inputs"]["rewards"])
     group_B = torch.arange(len(rewards)).repeat_interleave(rewards.shape[1])
-    kept = best_of_group(rewards.flatten(), group_B).view_as(rewards)
+    kept = is_best_of_group(rewards.flatten(), group_B).view_as(rewards)
     return {"kept": kept.long().argmax(1)}
 
 

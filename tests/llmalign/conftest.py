@@ -39,6 +39,9 @@ def label(prompts, completions, **columns):
 def constant(prompts, completions, **columns):
     return [0.0 for _ in completions]
 
+def one(prompts, completions, **columns):
+    return [1.0 for _ in completions]
+
 def never(prompts, completions, **columns):
     return [None for _ in completions]
 '''

@@ -6,16 +6,16 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from llmalign.advantages import group
 from llmalign.forward import Forward
+from llmalign.inputs import LOSS_INPUTS
 from llmalign.losses import LOSSES
 from llmalign.online import open_online
 from llmalign.policy import load_policy
-from llmalign.recipe import SUPPLIED
 from llmalign.run import RunFolder
 
 ENTRIES = {
     e.name: e
     for e in LOSSES.entries()
-    if e.traits.get("stage") == "policy" and not set(e.traits.get("extra", ())) - SUPPLIED
+    if e.traits.get("stage") == "policy" and set(e.inputs) <= LOSS_INPUTS.keys()
 }
 POLICY_LOSSES = list(ENTRIES)
 ADDITIVE = [n for n, e in ENTRIES.items() if not {"whole_batch", "whole_groups"} & e.traits.keys()]
@@ -57,13 +57,13 @@ def loop_of(small, tmp_path):
         loop.policy.model.double()
         if loop.reference is not None:
             loop.reference.policy.model.double()
-        experience = loop.experience(loop.rollout()[0])
+        experience = loop.preparer.experience(loop.collector.collect(0).groups)
         # The untrained model never ends: let some samples count for less than all their tokens.
         kept_B1 = 10 - torch.arange(len(experience.reward_B))[:, None] % 5
         experience.mask_BT &= torch.arange(experience.mask_BT.shape[1]) < kept_B1
         noise = torch.randn(experience.mask_BT.shape, generator=torch.Generator().manual_seed(0))
         experience.logp_old_BT = experience.logp_old_BT + 0.3 * noise
-        loop.advantages(experience)
+        loop.preparer.advantages(experience, step=0, kl_coef=loop.recipe.kl.coef)
         assert (experience.adv_BT != 0).any()
         return loop, experience
 
@@ -87,12 +87,12 @@ def gradient(loop, experience, *, rows=None, active=None, **layout):
     """Of one optimizer step, without taking it; ``rows`` are summed up, weighed as of all."""
     everything = list(range(len(experience.reward_B)))
     schedule = loop.recipe.schedule.model_copy(update={**WHOLE, **layout})
-    loop.forward = Forward(loop.policy, schedule)
-    active = loop._active(experience, everything) if active is None else active
+    loop.learner.forward = Forward(loop.policy, schedule)
+    active = loop.learner.active(experience, everything) if active is None else active
     kept = [b for b in active if rows is None or b in rows]
     loop.policy.model.zero_grad()
     stats = {}
-    for loss in loop._losses(experience, everything, kept, stats):
+    for loss in loop.learner.losses(experience, everything, kept, stats):
         loss.backward()
     grads = [p.grad for p in loop.policy.trainable.values() if p.grad is not None]
     return torch.cat([g.flatten().clone() for g in grads]), stats
@@ -121,7 +121,7 @@ def test_no_aggregation_depends_on_the_layout_or_on_dropped_rows(loop_of, aggreg
     for layout in LAYOUTS.values():
         assert_equal(whole, gradient(loop, experience, **layout)[0])
     everything = list(range(len(experience.reward_B)))
-    assert len(loop._active(experience, everything)) < len(everything)
+    assert len(loop.learner.active(experience, everything)) < len(everything)
     assert_equal(whole, gradient(loop, experience, active=everything)[0])
 
 
@@ -171,22 +171,22 @@ def test_prompts_are_shared_where_it_pays_and_never_under_dropout(loop_of):
 
 def own_weights(loop, experience, rows, active, stats):
     """Each micro-batch is normalised by its own tokens, and the parts averaged (trl#5619)."""
-    portions = [portion for portion, _ in loop.forward.batches(experience.rows, active)]
+    portions = [portion for portion, _ in loop.learner.forward.batches(experience.rows, active)]
     for portion in portions:
-        for loss in type(loop)._losses(loop, experience, portion, portion, stats):
+        for loss in type(loop.learner).losses(loop.learner, experience, portion, portion, stats):
             yield loss / len(portions)
 
 
 def one_over_parts(loop, experience, rows, active, stats):
     """What the whole has normalised is divided by the number of parts again (ms-swift#10117)."""
-    losses = list(type(loop)._losses(loop, experience, rows, active, stats))
+    losses = list(type(loop.learner).losses(loop.learner, experience, rows, active, stats))
     yield from (loss / len(losses) for loss in losses)
 
 
 @pytest.mark.parametrize("mutant", [own_weights, one_over_parts])
 def test_the_known_faults_of_normalisation_are_caught(loop_of, monkeypatch, mutant):
     loop, experience = loop_of(aggregate="token_mean")
-    loop._losses = lambda *given: mutant(loop, *given)
+    loop.learner.losses = lambda *given: mutant(loop, *given)
     whole, _ = gradient(loop, experience)
     cut, _ = gradient(loop, experience, tokens_per_microbatch=40)
     with pytest.raises(AssertionError):

@@ -3,7 +3,7 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import llmalign.head
-from llmalign.batch import TokenBatch, microbatches
+from llmalign.batch import PackedBatch, SharedBatch, TokenBatch, microbatches
 from llmalign.policy import Policy, load_policy
 from llmalign.reference import Reference
 from llmalign.schema import Lora, Model
@@ -68,6 +68,68 @@ def test_chunks_change_neither_value_nor_gradient_and_bound_the_logits(policy, m
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+def softcapped():
+    config = Gemma2Config(
+        vocab_size=259, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=16, final_logit_softcapping=3.0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return Policy(Gemma2ForCausalLM(config).eval(), build_tokenizer(), CPU)
+
+
+def curved(logp_C, entropy_C, chunk):
+    """A loss whose slope differs from token to token."""
+    weight_C = torch.linspace(-1, 2, 7, dtype=logp_C.dtype)[chunk]
+    return (weight_C * logp_C.exp() - 0.3 * weight_C * entropy_C**2).sum()
+
+
+@pytest.mark.parametrize("layout", [TokenBatch, SharedBatch, PackedBatch], ids=lambda x: x.__name__)
+@pytest.mark.parametrize("kind", ["tied", "untied", "lora", "softcap", "kept"])
+@pytest.mark.parametrize("chunk", [2, 100], ids=["chunks", "one chunk"])
+def test_a_loss_over_tokens_is_that_of_the_log_probs(monkeypatch, kind, layout, chunk):
+    lora = Lora(rank=4) if kind == "lora" else None
+    options = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "tied": kind != "untied"}
+    if kind == "softcap":
+        policy = softcapped()
+    else:
+        policy = load_policy(Model(build="tiny", build_options=options, lora=lora), seed=0)
+    policy.model.double()
+    kept = (torch.arange(20).int().expand(7, 20), torch.full((7,), 20))
+    settings = {
+        "temperature": 0.7,
+        "entropy_gradient": True,
+        "kept": kept if kind == "kept" else None,
+    }
+    monkeypatch.setattr(llmalign.head, "CHUNK_LOGITS", chunk * 259)
+    tokens = layout.from_rows(ROWS, pad_id=0, device=CPU)
+
+    def gradient():
+        grads = [p.grad for p in policy.trainable.values() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads])
+        policy.model.zero_grad()
+        return flat
+
+    logp_BT, entropy_BT = policy.logprobs(tokens, **settings)
+    mask_BT = tokens.mask_BT
+    loss = curved(logp_BT[mask_BT], entropy_BT[mask_BT], slice(0, 7))
+    loss.backward()
+    expected = gradient()
+    found, *values = policy.loss_over_tokens(tokens, curved, **settings)
+    found.backward()
+    # The library's norm works in float32: its round-off is all that may differ.
+    assert found.item() == pytest.approx(loss.item(), rel=1e-6)
+    assert torch.allclose(gradient(), expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+    for one, other in zip(values, (logp_BT, entropy_BT), strict=True):
+        assert not one.requires_grad and torch.allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_loss_over_tokens_without_gradients_is_only_computed(policy):
+    with torch.no_grad():
+        loss, logp_BT, _ = policy.loss_over_tokens(batch(policy), curved, temperature=1.0)
+    assert not loss.requires_grad
+    assert torch.equal(logp_BT, policy.logprobs(batch(policy), temperature=1.0)[0])
+
+
 def test_entropy_carries_a_gradient_only_when_asked(policy):
     _, entropy_BT = policy.logprobs(batch(policy), temperature=1.0)
     assert not entropy_BT.requires_grad
@@ -104,12 +166,7 @@ def test_lora_trains_only_adapters_and_its_reference_is_the_base():
 
 
 def test_a_final_softcap_is_honoured():
-    config = Gemma2Config(
-        vocab_size=259, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=16, final_logit_softcapping=3.0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    policy = Policy(Gemma2ForCausalLM(config).eval(), build_tokenizer(), CPU)
+    policy = softcapped()
     logp_BT, _ = policy.logprobs(batch(policy), temperature=1.0)
     expected, _ = plain_logprobs(policy, *ROWS[1], 1.0)
     assert logp_BT[1].tolist() == pytest.approx(expected, abs=1e-5)

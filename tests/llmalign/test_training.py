@@ -138,8 +138,14 @@ def test_the_same_recipe_runs_the_same_way_twice(small):
             "kl": {"coef": 0.1},
             "model": {"lora": {"rank": 4, "dropout": 0.1}},
         },
+        {
+            "algorithm": "ppo",
+            "critic": {"kind": "head", "clip": None, "warmup_steps": 1},
+            "kl": {"coef": 0.1, "reference": "ema", "every": 2, "target": 0.01, "horizon": 100},
+            "sampling": {"replay": {"share": 0.4}, "problems_per_step": 4},
+        },
     ],
-    ids=["grpo", "dapo", "reinforce++ with lora"],
+    ids=["grpo", "dapo", "reinforce++ with lora", "ppo with a moving reference and replay"],
 )
 def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(small, moment, changes):
     steps = {"schedule": {**changes.get("schedule", {}), "steps": 14, "checkpoint_every": 3}}

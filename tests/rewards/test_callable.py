@@ -1,4 +1,5 @@
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from llmalign.rewards import Group, Problem, RewardHost, Sample, Score, as_trl, build_reward
+from llmalign.rewards import (
+    Group,
+    Problem,
+    RewardHost,
+    Sample,
+    Score,
+    StepScore,
+    as_trl,
+    build_reward,
+)
 from llmalign.verifiers import GoldError, Verdict
 
 Scored = Callable[[str, list[Group]], list[list[Score]]]
@@ -51,6 +61,18 @@ def none(completions, **columns):
 
 def short(completions, **columns):
     return [1.0]
+
+def stepwise(completions, **columns):
+    return [
+        {"value": 0.5, "steps": [[0, 2, 1], (2, 5, -0.5)]}, {"value": None, "steps": []}, 1,
+        {"value": 2.0},
+    ]
+
+def bad_step(completions, **columns):
+    return [{"value": 1.0, "steps": [[3, 1, 0.5]]}]
+
+def bad_key(completions, **columns):
+    return [{"vlaue": 1.0}]
 
 async def later(completions, **columns):
     return [1.0]
@@ -230,3 +252,26 @@ def test_a_reward_that_counts_tokens_needs_them_from_trl() -> None:
     assert function(["p", "p"], ["abc", "ab"], ids) == [-1.0, 0.0]
     with pytest.raises(RuntimeError, match="pass completion_ids"):
         function(["p"], ["abc"])
+
+
+def test_a_function_may_score_steps_too(score: Scored) -> None:
+    group = Group(Problem("p", "?", {}), tuple(sample("abcde") for _ in range(4)))
+    found = score("stepwise", [group])[0]
+    assert [one.value for one in found] == [0.5, None, 1.0, 2.0]
+    assert found[0].steps == (StepScore(0, 2, 1.0), StepScore(2, 5, -0.5))
+    assert [one.steps for one in found[1:]] == [(), (), ()]
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        ("bad_step", r"returned step \[3, 1, 0.5\], expected \[start, end, number\]"),
+        ("bad_key", "returned key 'vlaue', expected value and steps"),
+    ],
+)
+def test_what_is_no_step_score_leaves_the_sample_undecided(
+    score: Scored, function: str, why: str
+) -> None:
+    group = Group(Problem("p", "?", {}), (sample("abcde"),))
+    found = score(function, [group])[0][0]
+    assert found.value is None and re.search(why, found.note)

@@ -7,7 +7,7 @@ from llmalign.losses.check import check_tokens
 from llmalign.losses.policy.bounds import ANY_AGGREGATE
 from llmalign.losses.registry import LOSSES
 
-_ANCHORED = {"stage": "supervised", "aggregates": ANY_AGGREGATE, "extra": ("ref_kl_BT",)}
+_ANCHORED = {"stage": "supervised", "aggregates": ANY_AGGREGATE}
 
 
 @LOSSES.register(

@@ -29,7 +29,7 @@ class ClippedStats(PolicyStats):
     "clipped",
     paper="Schulman et al. 2017 (PPO), arXiv:1707.06347; two bounds: Yu et al. 2025 (DAPO), "
     "arXiv:2503.14476",
-    traits={"stage": "policy"},
+    traits={"stage": "policy", "level": "token"},
     clip_low=0.2,
     clip_high=0.2,
     dual_clip=None,

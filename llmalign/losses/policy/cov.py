@@ -53,20 +53,19 @@ class KlCovStats(PolicyStats):
     share=2e-4,
     cov_low=1.0,
     cov_high=5.0,
-    seed=0,
 )
 def clip_cov(
     logp_BT: Tensor,
     logp_old_BT: Tensor,
     adv_BT: Tensor,
     mask_BT: Tensor,
+    seed: int,
     *,
     clip_low: float,
     clip_high: float,
     share: float,
     cov_low: float,
     cov_high: float,
-    seed: int,
 ) -> tuple[Tensor, ClipCovStats]:
     """Clipped surrogate without some tokens of high covariance, drawn at random (Clip-Cov).
 
@@ -78,7 +77,8 @@ def clip_cov(
 
     Args: logp_BT, logp_old_BT, adv_BT, mask_BT: as ``clipped``.
         clip_low, clip_high: distances of the bounds from 1, in [0, 1] and >= 0.
-        share, cov_low, cov_high, seed: as ``clip_cov_tokens``.
+        seed: another at every optimizer step, the same on all ranks.
+        share, cov_low, cov_high: as ``clip_cov_tokens``.
     Returns: loss_BT in units of reward, 0 outside the mask; and its statistics.
     Raises: TypeError, ValueError: a shape or dtype is off, or an option lies outside its range.
     Source: Cui et al. 2025, arXiv:2505.22617; defaults are the authors'.

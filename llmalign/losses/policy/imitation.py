@@ -22,7 +22,7 @@ def raft(
         loss = -logp    where A > 0, else 0
 
     A sample is selected by a positive advantage, whose size does not matter: 1 for the best of a
-    group (``selection.best_of_group``); with the plain reward of a verifier, all right samples
+    group (advantage ``best_of_group``); with the plain reward of a verifier, all right samples
     are. Statistics cover all tokens under the mask, selected or not.
 
     Args: logp_BT, mask_BT: as ``clipped``; logp_old_BT is for the statistics alone.
@@ -43,7 +43,6 @@ def raft(
         "stage": "policy",
         "level": "token",
         "aggregates": ANY_AGGREGATE,
-        "extra": ("ref_kl_BT",),
     },
     kl_coef=0.0,
 )

@@ -27,7 +27,6 @@ from llmalign.losses.registry import LOSSES
         "aggregates": SEQUENCE_MEAN,
         "whole_groups": True,
         "every_row": True,
-        "extra": ("group_B",),
     },
     beta=1.0,
 )

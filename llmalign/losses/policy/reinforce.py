@@ -8,7 +8,11 @@ from llmalign.losses.policy.ratio import PolicyStats, log_ratio, policy_stats
 from llmalign.losses.registry import LOSSES
 
 
-@LOSSES.register("reinforce", paper="Williams 1992 (REINFORCE)", traits={"stage": "policy"})
+@LOSSES.register(
+    "reinforce",
+    paper="Williams 1992 (REINFORCE)",
+    traits={"stage": "policy", "level": "token"},
+)
 def reinforce(
     logp_BT: Tensor, logp_old_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor
 ) -> tuple[Tensor, PolicyStats]:

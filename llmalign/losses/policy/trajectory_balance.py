@@ -27,7 +27,6 @@ from llmalign.losses.registry import LOSSES
         "aggregates": SEQUENCE_MEAN,
         "whole_groups": True,
         "every_row": True,
-        "extra": ("group_B",),
     },
     temperature=1.0,
     log_z=None,
@@ -90,7 +89,6 @@ def trajectory_balance(
         "level": "sequence",
         "aggregates": SEQUENCE_MEAN,
         "every_row": True,
-        "extra": ("logp_end_BT",),
     },
     decay=1.0,
 )

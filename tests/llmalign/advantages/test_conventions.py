@@ -1,15 +1,15 @@
 import pytest
 
-from llmalign.advantages import ADVANTAGES, STRUCTURED_ADVANTAGES, convention
+from llmalign.advantages import ADVANTAGES, convention
 from llmalign.advantages.conventions import CONVENTIONS
+from llmalign.inputs import ADVANTAGE_INPUTS
 
 PAIRS = [(trainer, name) for trainer, known in CONVENTIONS.items() for name in known]
 
 
 @pytest.mark.parametrize(("trainer", "name"), PAIRS)
 def test_every_convention_is_a_full_set_of_options(trainer: str, name: str) -> None:
-    registry = ADVANTAGES if name in ADVANTAGES else STRUCTURED_ADVANTAGES
-    entry = registry.get(name, "conventions")
+    entry = ADVANTAGES.get(name, "conventions")
     given = convention(trainer, name)
     assert entry.resolve(given, "conventions") == given
 
@@ -31,7 +31,7 @@ def test_what_we_do_not_know_is_named(trainer: str, name: str, message: str) -> 
         convention(trainer, name)
 
 
-@pytest.mark.parametrize("entry", STRUCTURED_ADVANTAGES.entries(), ids=lambda entry: entry.name)
-def test_every_structured_advantage_says_what_it_needs(entry) -> None:
-    assert isinstance(entry.traits["needs"], tuple)
+@pytest.mark.parametrize("entry", ADVANTAGES.entries(), ids=lambda entry: entry.name)
+def test_every_advantage_asks_for_what_a_recipe_can_give(entry) -> None:
+    assert set(entry.inputs) <= ADVANTAGE_INPUTS.keys()
     assert entry.paper and entry.summary.endswith(".")

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from llmalign.inputs import WEIGHT_INPUTS
 from llmalign.token_weights import TOKEN_WEIGHTS, spans
 
 NAN = math.nan
@@ -40,6 +41,6 @@ def test_a_wrong_input_is_named(change: dict, error: type, message: str) -> None
 
 
 @pytest.mark.parametrize("entry", TOKEN_WEIGHTS.entries(), ids=lambda entry: entry.name)
-def test_every_token_weight_says_what_it_needs(entry) -> None:
-    assert entry.traits["needs"]
+def test_every_token_weight_asks_for_what_a_recipe_can_give(entry) -> None:
+    assert set(entry.inputs) <= WEIGHT_INPUTS.keys()
     assert entry.resolve({}, "token_weights").keys() == entry.options().keys()

@@ -1,0 +1,1 @@
+"""Which samples and which problems are trained on, and the list of what was not."""

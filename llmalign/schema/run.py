@@ -1,0 +1,99 @@
+"""How long a run is, how it is judged, watched and saved."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from llmalign.schema.algorithm import Optimizer
+from llmalign.schema.base import Strict
+from llmalign.schema.inputs import Data
+
+
+class Schedule(Strict):
+    """How long, in what portions, and how often state is saved.
+
+    ``share_prompts``: whether each prompt is computed once for all responses to it; ``auto``: where
+    that is clearly less work.
+    """
+
+    steps: int = Field(100, gt=0)
+    batch_size: int = Field(64, gt=0)  # offline only: rows (or pairs) of one optimizer step
+    updates_per_batch: int = Field(1, gt=0)
+    epochs_per_batch: int = Field(1, gt=0)
+    tokens_per_microbatch: int = Field(16384, gt=0)
+    share_prompts: Literal["auto", "always", "never"] = "auto"
+    checkpoint_every: int = Field(50, gt=0)
+    keep_checkpoints: int = Field(2, gt=0)
+    max_bad_updates: int = Field(3, gt=0)
+
+
+class Evaluate(Strict):
+    """Held-out evaluation: before, after, and every ``every`` steps (0: only before and after)."""
+
+    every: int = Field(0, ge=0)
+    problems: int | None = Field(None, gt=0)
+    samples: int = Field(4, gt=0)
+    k: list[int] = [1, 4]
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0, le=1)
+
+    @field_validator("k")
+    @classmethod
+    def _positive(cls, value: list[int]) -> list[int]:
+        if any(k < 1 for k in value):
+            raise ValueError(f"k is {value}, expected integers >= 1")
+        return value
+
+
+class Observe(Strict):
+    """What is written and shown besides metrics.jsonl."""
+
+    trackers: list[str] = []
+    samples_every: int = Field(1, gt=0)
+    samples_per_step: int | None = Field(None, gt=0)
+
+
+class Limit(Strict):
+    """Above ``warn`` there is a note, above ``stop`` the run saves its state and ends."""
+
+    warn: float | None = None
+    stop: float | None = None
+
+
+class Monitors(Strict):
+    """What warns or stops a run whose reward may be gamed.
+
+    ``reward_length``: correlation of reward and length within groups, in [-1, 1]. ``truncated``:
+    share of samples at the limit. ``disagreement``: share of sample pairs that the members of an
+    ``ensemble`` order differently. Each must be over its limit ``patience`` steps in a row.
+    ``jump``: how far reward, length, entropy, KL, loss or gradient norm of one step lies from the
+    median of the last ``jump_window`` steps, in robust standard deviations.
+    """
+
+    reward_length: Limit = Limit(warn=0.8)
+    truncated: Limit = Limit(warn=0.5)
+    disagreement: Limit = Limit(warn=0.4)
+    jump: Limit = Limit(warn=20.0)
+    patience: int = Field(5, gt=0)
+    jump_window: int = Field(50, gt=2)
+
+
+class RewardHostOptions(Strict):
+    """The processes that verify and that call functions of your own: how many, how long one
+    judgement or call may take, their address space in MiB, and which share of the samples of a
+    step may stay undecided before the run stops."""
+
+    workers: int = Field(2, gt=0)
+    timeout_s: float = Field(5.0, gt=0)
+    memory_mb: int = Field(2048, gt=0)
+    max_undecided: float = Field(0.5, ge=0, le=1)
+
+
+class WarmStart(Strict):
+    """A supervised stage before the run, on its own data; its model is the start policy."""
+
+    data: Data
+    optimizer: Optimizer = Optimizer(lr=1e-3)
+    schedule: Schedule = Schedule()
