@@ -131,7 +131,8 @@ def in_lines(given: Mapping[str, Any]) -> list[str]:
     lines = [given["name"], "", *given["doc"].splitlines()]
     facts = [(k, given.get(k)) for k in ("paper", "signature", "need")]
     lines += ["", *(f"{key}: {value}" for key, value in facts if value)]
-    lines += ["", "options:" if given["options"] else "options: none"]
+    if given["options"] or "paper" in given:
+        lines += ["", "options:" if given["options"] else "options: none"]
     for option in given["options"]:
         shown = json.dumps(option["default"], ensure_ascii=False)
         default = "required" if option["required"] else f"default {shown}"

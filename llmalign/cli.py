@@ -282,7 +282,7 @@ def _listing(kind: str, name: str | None = None) -> list[dict[str, Any]]:
     """A row for each thing of a kind; with ``name`` the full row of that one."""
     from llmalign.verifiers.registry import unknown
 
-    if name is not None and kind in ("recipes", "algorithms"):
+    if name is not None and kind == "recipes":
         raise ValueError(
             f"name is {name!r}, expected none after {kind}; see `llmalign recipe show RECIPE`"
         )
@@ -291,11 +291,7 @@ def _listing(kind: str, name: str | None = None) -> list[dict[str, Any]]:
 
         return [{"name": name, "summary": line} for name, line in list_recipes().items()]
     if kind == "algorithms":
-        from llmalign.presets import PRESETS
-
-        return [
-            {"name": n, "summary": "", "options": json.dumps(p)} for n, p in sorted(PRESETS.items())
-        ]
+        return _algorithms(name)
     if kind not in _REGISTRIES:
         raise ValueError(unknown("kind", kind, [*_REGISTRIES, "recipes", "algorithms"]))
     from llmalign.catalogue import full_row, row
@@ -305,6 +301,26 @@ def _listing(kind: str, name: str | None = None) -> list[dict[str, Any]]:
     if name is not None:
         return [full_row(registry.get(name, f"list {kind}"))]
     return [full_row(e) if kind == "rewards" else row(e) for e in registry.entries()]
+
+
+def _algorithms(name: str | None) -> list[dict[str, Any]]:
+    import yaml
+
+    from llmalign.family import in_one_line
+    from llmalign.presets import PRESETS
+    from llmalign.verifiers.registry import unknown
+
+    if name is None:
+        return [
+            {"name": n, "summary": preset.about, "options": in_one_line(preset.choices)}
+            for n, preset in sorted(PRESETS.items())
+        ]
+    if name not in PRESETS:
+        raise ValueError(f"list algorithms: {unknown('algorithm', name, PRESETS)}")
+    preset = PRESETS[name]
+    choices = yaml.safe_dump(dict(preset.choices), sort_keys=False)
+    doc = f"{preset.about}\n\n{choices.rstrip()}"
+    return [{"name": name, "summary": preset.about, "doc": doc, "options": []}]
 
 
 # Where each registry lives; only the one asked for is imported, as some bring torch along.

@@ -10,6 +10,7 @@ from llmalign.data import ProblemSampler
 from llmalign.evaluation.run import Prompted, sample_groups
 from llmalign.experience import ScoredGroup
 from llmalign.observe.log import write_samples
+from llmalign.policy import Policy
 from llmalign.rewards import Group, RewardHost
 from llmalign.rollout import Engine, Request, SamplingParams, sample_seed
 from llmalign.rollout.tree import TreeGroup, before_words, pruned, treepo, treerl
@@ -57,7 +58,7 @@ class Collector:
         params: the distribution and the limit.
         host: scores groups while others are generated.
         problems: (problem, prompt ids) to draw from.
-        decode_text: text of token ids, without special tokens.
+        policy: its tokenizer and its context length.
     """
 
     def __init__(
@@ -67,10 +68,11 @@ class Collector:
         params: SamplingParams,
         host: RewardHost,
         problems: Sequence[Prompted],
-        decode_text: Any,
+        policy: Policy,
     ) -> None:
         self.recipe, self.engine, self.params, self.host = recipe, engine, params, host
-        self._decode = decode_text
+        self._decode = partial(policy.tokenizer.decode, skip_special_tokens=True)
+        self._context = policy.context_length
         self.problems = list(problems)
         curriculum, shuffle = recipe.sampling.curriculum, recipe.data.shuffle
         self.curriculum: Curriculum | None = None
@@ -191,7 +193,10 @@ class Collector:
                 self.engine, prompted, self.params, seeds=seeds, samples=samples, on_group=on_group
             )
         else:
-            roots = [Request(ids, seeds(p, 0)) for p, (_, ids) in enumerate(prompted)]
+            roots = [
+                Request(ids, seeds(p, 0), self._context - len(ids))
+                for p, (_, ids) in enumerate(prompted)
+            ]
             for p, tree in self._grow(roots):
                 trees[p] = tree
                 on_group(p, Group(prompted[p][0], tree.samples, self.params.max_new_tokens))

@@ -1,4 +1,4 @@
-"""Choices of a recipe that each stand alone and make no sense together, refused before anything runs.
+"""Choices of a recipe that make no sense together, refused before anything runs.
 
 Every refusal says which field, which value, why, and the way out.
 """
@@ -145,6 +145,11 @@ def _check_offline(recipe: Recipe) -> None:
         )
     if recipe.warm_start is not None:
         raise ValueError(f"warm_start is set, expected none with {recipe.algorithm}; run it first")
+    if recipe.imitation is not None:
+        raise ValueError(
+            f"imitation is set, expected none with {recipe.algorithm}, which learns from "
+            "its own rows alone; leave it out"
+        )
 
 
 def _group_field(recipe: Recipe) -> str:

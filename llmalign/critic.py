@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llmalign.advantages.critic import ValueStats, gae, value_loss
-from llmalign.batch import Row, SharedBatch, TokenBatch
+from llmalign.batch import AnyBatch, PackedBatch, Row, SharedBatch, TokenBatch
 from llmalign.forward import Forward
 from llmalign.optim import Updater, UpdateResult
 from llmalign.policy import Policy
@@ -65,15 +65,17 @@ class Trunk(Policy):
         self.version = 0
 
     @torch.no_grad()
-    def shares_prompts(self, rows: Sequence[Row]) -> bool:
-        """Whether hidden states with each prompt computed once equal those without."""
-        kinds = (TokenBatch, SharedBatch)
-        batches = [kind.from_rows(rows, pad_id=self.pad_id, device=self.device) for kind in kinds]
+    def _same(self, layout: type[SharedBatch] | type[PackedBatch], rows: Sequence[Row]) -> bool:
+        """Whether hidden states in another layout equal those of padded rows."""
+        layouts: tuple[type[TokenBatch], type[Any]] = (TokenBatch, layout)
         with _evaluating(self.model), self.autocast():
-            one_ND, other_ND = (self._predicting(batch)[0] for batch in batches)
-        tolerance = 1e-3 if self.device.type == "cpu" else 0.1  # bfloat16 rounds at hundredths
-        gap, size = (one_ND - other_ND).abs().max(), one_ND.abs().max()
-        return bool(gap <= tolerance * size.clamp(min=1.0))
+            one, other = (
+                self.hidden(b.from_rows(rows, pad_id=self.pad_id, device=self.device))[0]
+                for b in layouts
+            )
+        tolerance = 1e-3 if self.device.type == "cpu" else 0.1
+        scale = max(1.0, one.abs().max().item())
+        return (one - other).abs().max().item() <= tolerance * scale
 
 
 class Critic:
@@ -133,10 +135,10 @@ class Critic:
                 value_BT[portion, : found_BT.shape[1]] = found_BT
         return torch.where(mask_BT, value_BT, 0.0)
 
-    def _values(self, batch: TokenBatch | SharedBatch, *, through_trunk: bool) -> Tensor:
+    def _values(self, batch: AnyBatch, *, through_trunk: bool) -> Tensor:
         gradient = torch.is_grad_enabled() and through_trunk
         with torch.set_grad_enabled(gradient), self._trunk.autocast():
-            hidden_ND, _ = self._trunk._predicting(batch)
+            hidden_ND, _ = self._trunk.hidden(batch)
         value_N = self._head(hidden_ND.to(self._head.weight.dtype))[:, 0]
         mask_BT = batch.mask_BT
         return value_N.new_zeros(mask_BT.shape).masked_scatter(mask_BT, value_N)

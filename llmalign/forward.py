@@ -89,18 +89,14 @@ class Forward:
             wanted = pays or self.schedule.share_prompts == "always"
             if wanted and self._is_proven(SharedBatch, rows, shared[0]):
                 return SharedBatch, shared
-        if self._may_pack() and (least < work or self._packing == "always"):
+        if self._may_pack() and (least < work or self.schedule.packing == "always"):
             packed = list(packed_microbatches(lengths, tokens=budget, units=units))
             if self._is_proven(PackedBatch, rows, packed[0]):
                 return PackedBatch, packed
         return TokenBatch, padded
 
-    @property
-    def _packing(self) -> str:
-        return getattr(self.schedule, "packing", "never")
-
     def _may_pack(self) -> bool:
-        return self._packing != "never" and self._proven.get(PackedBatch, True)
+        return self.schedule.packing != "never" and self._proven.get(PackedBatch, True)
 
     def _may_share(self) -> bool:
         model = self._policy.model

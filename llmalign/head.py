@@ -191,17 +191,16 @@ class _Loss(torch.autograd.Function):
                 grads = [grad_C / temperature for grad_C in grads]
                 gradient.add(chunk, _slope(found, target_N[chunk], *grads))
             del found
-        ctx.gradient = gradient
+        ctx.gradients = (gradient.hidden_ND, gradient.weight_VD)
         ctx.mark_non_differentiable(logp_N, entropy_N)
         return total, logp_N, entropy_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.gradient is None:
+        if ctx.gradients is None:
             raise RuntimeError("the gradient of this loss was handed over; compute the loss again")
-        gradient, ctx.gradient = ctx.gradient, None
-        both = (gradient.hidden_ND, gradient.weight_VD)
+        both, ctx.gradients = ctx.gradients, None
         return *[g if g is None else g.mul_(grads[0]) for g in both], *[None] * 6
 
 

@@ -1,5 +1,5 @@
-"""What advantages, token weights and losses may ask for by the names of their positional parameters,
-and what a recipe must say so that the loop has it.
+"""What advantages, token weights and losses may ask for by the names of their positional
+parameters, and what a recipe must say so that the loop has it.
 
 A new advantage or loss that needs what is listed here needs no other change; a new kind of input is
 one line here and one in ``llmalign.prepare``.
@@ -36,9 +36,12 @@ ADVANTAGE_INPUTS: Mapping[str, Condition] = {
     "delta_B": _node("delta_B"),
     "gap_B": _node("gap_B"),
 }
-WEIGHT_INPUTS: Mapping[str, Condition] = dict.fromkeys(
-    ("entropy_BT", "local_BTT", "global_BTT", "span_BS2", "value_BS", "mask_BT"), ALWAYS
-)
+WEIGHT_INPUTS: Mapping[str, Condition] = {
+    **dict.fromkeys(("entropy_BT", "group_B", "mask_BT"), ALWAYS),
+    **dict.fromkeys(("local_BTT", "global_BTT", "span_BS2", "value_BS"), ALWAYS),
+    "path_BD": TREE,
+    "step_end_BD": TREE,
+}
 LOSS_INPUTS: Mapping[str, Condition] = dict.fromkeys(
     (
         *("logp_BT", "logp_old_BT", "adv_BT", "mask_BT"),

@@ -1,4 +1,4 @@
-"""Updates of the policy on one step's experience: whole groups, micro-batches, one weight a sequence.
+"""Updates of the policy on one step's experience: whole groups, cut into micro-batches.
 
 Shape letters in this file
     B  samples of a step    T  response tokens, right-padded    C  response tokens of a chunk
@@ -17,6 +17,7 @@ from llmalign.critic import Critic
 from llmalign.distributions import end_logprobs, logprobs_and_reference_kl
 from llmalign.experience import Experience
 from llmalign.forward import Forward
+from llmalign.imitation import Imitation
 from llmalign.losses import LOSSES
 from llmalign.losses.aggregate import sequence_weights
 from llmalign.losses.kl import kl_penalty
@@ -47,9 +48,11 @@ class Learner:
         controls: Controls,
         reference: Reference | None = None,
         critic: Critic | None = None,
+        imitation: Imitation | None = None,
     ) -> None:
         self.recipe, self.policy, self.forward, self.updater = recipe, policy, forward, updater
         self.controls, self.reference, self.critic = controls, reference, critic
+        self.imitation = imitation
         entry = LOSSES.get(recipe.loss.kind, "loss.kind")
         self._loss, self._inputs, self._traits = entry.thing, entry.inputs, entry.traits
 
@@ -63,8 +66,10 @@ class Learner:
             for part, rows in enumerate(self.minibatches(experience, step, epoch)):
                 active = self.active(experience, rows)
                 seed = sample_seed(self.recipe.seed, "loss", step, epoch, part)
-                losses = self.losses(experience, rows, active, stats, seed)
-                result = self._take_step(experience, rows, losses if active else None, step)
+                losses = self.losses(experience, rows, active, stats, seed) if active else None
+                if self.imitation is not None:
+                    losses = self.imitation.mixed(losses or (), step)
+                result = self._take_step(experience, rows, losses, step)
                 if result is None:
                     continue
                 results.append(result)
@@ -84,9 +89,11 @@ class Learner:
         critic = self.critic
         if critic is None:
             return None if losses is None else self.updater.update(losses, step=step)
-        num_tokens = int(experience.mask_BT[torch.tensor(rows)].sum())
+        num_tokens = int(experience.mask_BT[torch.tensor(rows, dtype=torch.long)].sum())
         if not num_tokens or experience.value_BT is None or experience.return_BT is None:
-            return None
+            if losses is None or critic.warms_up(step):
+                return None
+            return self.updater.update(losses, step=step)
         lessons = critic.losses(
             experience.rows,
             experience.value_BT,
@@ -106,6 +113,8 @@ class Learner:
         """Sample indices of each optimizer step: whole groups, dealt out in a seeded order."""
         num_groups = len(experience.groups)
         parts = min(self.recipe.schedule.updates_per_batch, num_groups)
+        if self.imitation is not None:
+            parts = max(1, parts)  # there is something to learn also where no group was kept
         order = list(range(num_groups))
         if parts > 1:
             generator = torch.Generator().manual_seed(

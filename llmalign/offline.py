@@ -16,9 +16,10 @@ from torch import Tensor
 
 from llmalign.batch import TokenBatch, microbatches
 from llmalign.data import ProblemSampler
+from llmalign.demonstrations import Example, Row, encoded, fitting, read_demonstrations
 from llmalign.distributions import logprobs_and_reference_kl
 from llmalign.evaluation.run import evaluate_policy
-from llmalign.examples import encode_completion, to_demonstrations, to_pairs
+from llmalign.examples import to_pairs
 from llmalign.losses import LOSSES
 from llmalign.losses.aggregate import sequence_weights
 from llmalign.observe.log import write_json
@@ -33,8 +34,6 @@ from llmalign.run import RunFolder
 from llmalign.schema import Recipe
 from llmalign.scoring import open_host
 
-Row = tuple[tuple[int, ...], tuple[int, ...]]  # prompt ids, response ids
-
 
 class OfflineLoop:
     """State of an offline run, and one step of it; ``llmalign.training`` drives it.
@@ -46,8 +45,11 @@ class OfflineLoop:
     def __init__(self, recipe: Recipe, folder: RunFolder, policy: Policy) -> None:
         self.recipe, self.folder, self.policy = recipe, folder, policy
         self.left_out: list[dict[str, Any]] = []
-        read = _read_pairs if recipe.stage == "preference" else _read_demonstrations
-        self.examples = self._measured(read(recipe, policy, self.left_out))
+        if recipe.stage == "preference":
+            examples = _read_pairs(recipe, policy, self.left_out)
+        else:
+            examples = read_demonstrations(recipe.data, policy.tokenizer)
+        self.examples = self._measured(examples)
         if self.left_out:
             write_json(folder.path / "left_out.json", self.left_out)
         self.sampler = ProblemSampler(
@@ -67,25 +69,11 @@ class OfflineLoop:
         if self.host is not None:
             self.host.close()
 
-    def _measured(self, examples: list[tuple[str, list[Row]]]) -> list[list[Row]]:
-        data, rollout = self.recipe.data, self.recipe.rollout
-        limit = min(self.policy.context_length, data.max_prompt_tokens + rollout.max_new_tokens)
-        long = [(id_, r) for id_, rows in examples for r in rows if len(r[0]) + len(r[1]) > limit]
-        long_ids = {id_ for id_, _ in long}
-        if long and data.on_long_prompt == "error":
-            worst = max(len(p) + len(c) for _, (p, c) in long)
-            raise ValueError(
-                f"{len(long_ids)} of {len(examples)} rows have more than {limit} tokens (longest "
-                f"{worst}, first {sorted(long_ids)[0]!r}); raise data.max_prompt_tokens or "
-                "rollout.max_new_tokens, or leave them out with data.on_long_prompt=drop"
-            )
-        self.left_out += [{"id": i, "why": f"more than {limit} tokens"} for i in sorted(long_ids)]
-        kept = [rows for id_, rows in examples if id_ not in long_ids]
-        if not kept:
-            raise ValueError(
-                f"all {len(examples)} rows have more than {limit} tokens, "
-                "expected at least one that fits"
-            )
+    def _measured(self, examples: list[Example]) -> list[list[Row]]:
+        data, most = self.recipe.data, self.recipe.rollout.max_new_tokens
+        limit = min(self.policy.context_length, data.max_prompt_tokens + most)
+        kept, long = fitting(examples, limit=limit, data=data)
+        self.left_out += long
         return kept
 
     def step(self, step: int) -> dict[str, Any]:
@@ -248,24 +236,7 @@ class OfflineLoop:
         self.policy.save(folder)
 
 
-def _read_demonstrations(
-    recipe: Recipe, policy: Policy, left_out: list[dict[str, Any]]
-) -> list[tuple[str, list[Row]]]:
-    rows, name = load_rows(recipe.data.train, split="train")
-    demonstrations = to_demonstrations(
-        rows,
-        source=name,
-        columns=recipe.data.columns,
-        template=recipe.data.template,
-        system=recipe.data.system,
-        chat=uses_chat(recipe.data, policy.tokenizer),
-    )
-    return [(d.id, [_encoded(d.prompt, d.completion, policy.tokenizer)]) for d in demonstrations]
-
-
-def _read_pairs(
-    recipe: Recipe, policy: Policy, left_out: list[dict[str, Any]]
-) -> list[tuple[str, list[Row]]]:
+def _read_pairs(recipe: Recipe, policy: Policy, left_out: list[dict[str, Any]]) -> list[Example]:
     rows, name = load_rows(recipe.data.train, split="train")
     pairs, bad = to_pairs(
         rows,
@@ -278,14 +249,9 @@ def _read_pairs(
     )
     left_out += [{"id": b.id, "why": b.why} for b in bad]
     return [
-        (p.id, [_encoded(p.prompt, side, policy.tokenizer) for side in (p.chosen, p.rejected)])
+        (p.id, [encoded(p.prompt, side, policy.tokenizer) for side in (p.chosen, p.rejected)])
         for p in pairs
     ]
-
-
-def _encoded(prompt: Any, completion: str, tokenizer: Any) -> Row:
-    prompt_ids, completion_ids = encode_completion(prompt, completion, tokenizer)
-    return tuple(prompt_ids), tuple(completion_ids)
 
 
 @contextlib.contextmanager

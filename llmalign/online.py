@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from llmalign.critic import Critic
 from llmalign.evaluation.run import evaluate_policy
 from llmalign.experience import Experience, sample_records
 from llmalign.forward import Forward
+from llmalign.imitation import Imitation
 from llmalign.learn import Learner
 from llmalign.ledger import step_metrics
 from llmalign.losses import LOSSES
@@ -43,9 +43,8 @@ class OnlineLoop:
         self.held_out, self.left_out = problems.held_out, problems.left_out
         self.engine = HfEngine(policy, batch_size=recipe.rollout.batch_size)
         self.params = sampling_params(recipe)
-        decode_text = partial(policy.tokenizer.decode, skip_special_tokens=True)
         self.collector = Collector(
-            recipe, self.engine, self.params, self.host, problems.train, decode_text
+            recipe, self.engine, self.params, self.host, problems.train, policy
         )
         self.updater = Updater(policy, recipe.optimizer, total_steps=recipe.schedule.steps)
         self.controls = Controls(recipe)
@@ -56,11 +55,22 @@ class OnlineLoop:
                 policy, recipe.critic, model=recipe.model, schedule=recipe.schedule
             )
         self.preparer = Preparer(recipe, policy, forward, self.reference, self.critic)
+        self.imitation: Imitation | None = None
+        if recipe.imitation is not None:
+            self.imitation = Imitation(recipe, recipe.imitation, policy, forward)
+            self.left_out += self.imitation.left_out
         self.learner = Learner(
-            recipe, policy, forward, self.updater, self.controls, self.reference, self.critic
+            recipe,
+            policy,
+            forward,
+            self.updater,
+            self.controls,
+            self.reference,
+            self.critic,
+            self.imitation,
         )
-        if problems.left_out:
-            write_json(folder.path / "left_out.json", problems.left_out)
+        if self.left_out:
+            write_json(folder.path / "left_out.json", self.left_out)
 
     def close(self) -> None:
         """Ends the reward processes."""
@@ -93,6 +103,8 @@ class OnlineLoop:
         metrics |= self.controls.after_step(
             kl=metrics["kl"], entropy=metrics["entropy"], num_samples=len(experience.reward_B)
         )
+        if self.imitation is not None:
+            metrics |= self.imitation.after_step(metrics["entropy"])
         self._refuse_bad_updates(experience, step, results)
         if found.note:
             metrics["note"] = found.note
@@ -123,6 +135,7 @@ class OnlineLoop:
             "collector": self.collector.state_dict(),
             "controls": self.controls.state_dict(),
             "reward": self.host.state_dict(),
+            "imitation": self.imitation and self.imitation.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -130,6 +143,8 @@ class OnlineLoop:
         self.collector.load_state_dict(state["collector"])
         self.controls.load_state_dict(state["controls"])
         self.host.load_state_dict(state.get("reward", {}))
+        if self.imitation is not None:
+            self.imitation.load_state_dict(state["imitation"])
 
     def tensors(self) -> dict[str, Any]:
         """The part of the state that is tensors, beside the updater's."""

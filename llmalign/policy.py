@@ -196,11 +196,9 @@ class Policy:
             hidden_BTD = torch.cat([hidden_BTD, rest_BTD], dim=1)
         return hidden_BTD[batch.mask_BT], batch.response_ids_BT[batch.mask_BT]
 
-    _predicting = hidden
-
     def shares_prompts(self, rows: Sequence[Row]) -> bool:
         """Whether log-probs with each prompt computed once equal those without, on these rows."""
-        return self._same_logprobs(SharedBatch, rows)
+        return self._same(SharedBatch, rows)
 
     def packs_rows(self, rows: Sequence[Row]) -> str | None:
         """Why log-probs of rows one behind the other do not equal those of padded rows, tried on
@@ -208,15 +206,14 @@ class Policy:
         if reason := why_not_packed(self._decoder.config):
             return reason
         try:
-            same = self._same_logprobs(PackedBatch, list(rows) * (1 if len(rows) > 1 else 2))
+            same = self._same(PackedBatch, list(rows) * (1 if len(rows) > 1 else 2))
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
             return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
         return None if same else "it gives other log-probs"
 
     @torch.no_grad()
-    def _same_logprobs(
-        self, layout: type[SharedBatch] | type[PackedBatch], rows: Sequence[Row]
-    ) -> bool:
+    def _same(self, layout: type[SharedBatch] | type[PackedBatch], rows: Sequence[Row]) -> bool:
+        """Whether log-probs in another layout equal those of padded rows."""
         layouts: tuple[type[TokenBatch], type[Any]] = (TokenBatch, layout)
         batches = [b.from_rows(rows, pad_id=self.pad_id, device=self.device) for b in layouts]
         was_training = self.model.training

@@ -36,7 +36,7 @@ def build_recipe(raw: Mapping[str, Any]) -> Recipe:
     algorithm = raw.get("algorithm")
     if not isinstance(algorithm, str) or algorithm not in PRESETS:
         raise ValueError(f"algorithm: {unknown('algorithm', str(algorithm), PRESETS)}")
-    merged = _merge(PRESETS[algorithm], raw)
+    merged = _merge(PRESETS[algorithm].choices, raw)
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:

@@ -136,6 +136,7 @@ def _warm_start(recipe: Recipe, folder: RunFolder, stop: StopRequest) -> dict[st
             "loss": Choice(kind="sft"),
             "aggregate": "token_mean",
             "reward": None,
+            "imitation": None,
             "kl": Kl(),
             "entropy": Entropy(),
             "overlong": Overlong(),

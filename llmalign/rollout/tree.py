@@ -11,7 +11,7 @@ TreeRL damps that by the square root of their number (``weighting: sqrt`` of its
 lets it be; ``shared_weights`` counts it once.
 
 Shape letters
-    B  leaves of all trees    T  response tokens    D  nodes on the way from the root to a leaf
+    B  leaves of all trees    D  nodes on the way from the root to a leaf
 """
 
 import itertools
@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from llmalign.advantages.steps import step_of_token
 from llmalign.rewards import Sample
 from llmalign.rollout.engine import Engine, Request, SamplingParams, sample_seed
 
@@ -226,27 +225,6 @@ def tree_tensors(trees: Sequence[TreeGroup]) -> tuple[Tensor, Tensor]:
     for b, leaf in enumerate(leaves):
         both_2BD[:, b, : len(leaf.path)] = torch.tensor([leaf.path, leaf.ends])
     return both_2BD[0], both_2BD[1]
-
-
-def shared_weights(
-    group_B: Tensor, mask_BT: Tensor, path_BD: Tensor, step_end_BD: Tensor
-) -> Tensor:
-    """1 over the number of leaves, of those whose mask has it, that a token is part of.
-
-    As weights of the tokens they make a sum over leaves one over nodes; not beside TreeRL's sqrt.
-
-    Args: group_B, mask_BT, path_BD, step_end_BD: as ``llmalign.advantages.treerl`` takes them.
-    Returns: weight_BT float64, in (0, 1]; 0 off the mask and behind the last node.
-    """
-    node_BT = step_of_token(step_end_BD, mask_BT)
-    weight_BT = torch.zeros(mask_BT.shape, dtype=torch.float64, device=mask_BT.device)
-    for depth in range(path_BD.shape[1]):
-        prefix = torch.cat([group_B[:, None], path_BD[:, : depth + 1]], 1)
-        number_B = torch.unique(prefix, dim=0, return_inverse=True)[1].reshape(-1)
-        here_BT = node_BT == depth
-        count_NT = torch.zeros_like(weight_BT).index_add(0, number_B, here_BT.double())
-        weight_BT += torch.where(here_BT, 1 / count_NT[number_B].clamp(min=1), 0.0)
-    return weight_BT
 
 
 class _Tree:

@@ -17,6 +17,8 @@ from llmalign.schema.inputs import Data, Lora, Model, Source
 from llmalign.schema.recipe import PolicyJudgeOptions, Recipe, judge_options
 from llmalign.schema.run import (
     Evaluate,
+    ImitationControl,
+    ImitationOptions,
     Limit,
     Monitors,
     Observe,
@@ -46,6 +48,8 @@ __all__ = [
     "EntropyBand",
     "EntropyTarget",
     "Evaluate",
+    "ImitationControl",
+    "ImitationOptions",
     "Kl",
     "Limit",
     "Lora",

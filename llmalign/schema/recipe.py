@@ -23,6 +23,7 @@ from llmalign.schema.base import Choice, Strict
 from llmalign.schema.inputs import Data, Model
 from llmalign.schema.run import (
     Evaluate,
+    ImitationOptions,
     Monitors,
     Observe,
     RewardHostOptions,
@@ -73,6 +74,7 @@ class Recipe(Strict):
     sampling: Sampling = Sampling()
     advantage: AdvantageChoice = AdvantageChoice(kind="group")
     critic: CriticOptions | None = None
+    imitation: ImitationOptions | None = None
     token_weights: Choice | None = None
     loss: Choice
     aggregate: Aggregate = "token_mean"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from llmalign.schema.algorithm import Optimizer
 from llmalign.schema.base import Strict
@@ -12,8 +12,9 @@ from llmalign.schema.inputs import Data
 class Schedule(Strict):
     """How long, in what portions, and how often state is saved.
 
-    ``share_prompts``: whether each prompt is computed once for all responses to it; ``auto``: where
-    that is clearly less work.
+    ``share_prompts``: whether each prompt is computed once for all responses to it; ``packing``:
+    whether rows go through the model end to end, without padding; ``auto``: where that is clearly
+    less work.
     """
 
     steps: int = Field(100, gt=0)
@@ -22,6 +23,7 @@ class Schedule(Strict):
     epochs_per_batch: int = Field(1, gt=0)
     tokens_per_microbatch: int = Field(16384, gt=0)
     share_prompts: Literal["auto", "always", "never"] = "auto"
+    packing: Literal["auto", "always", "never"] = "auto"
     checkpoint_every: int = Field(50, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
     max_bad_updates: int = Field(3, gt=0)
@@ -97,3 +99,48 @@ class WarmStart(Strict):
     data: Data
     optimizer: Optimizer = Optimizer(lr=1e-3)
     schedule: Schedule = Schedule()
+
+
+class ImitationControl(Strict):
+    """Moves the share of imitation every ``every`` steps, within [``low``, ``high``] (AMFT).
+
+    By ``entropy_lr`` for each nat that the entropy, its mean over those steps, lies below
+    ``target_entropy`` (null: the first such mean), and by ``meta_lr`` times the gradient of a look
+    ahead at the demonstrations of ``validation`` prompts, which are held out for it; under
+    ``meta_lr: 0`` there is no such look, and none is held out.
+    """
+
+    every: int = Field(20, gt=0)
+    entropy_lr: float = Field(5e-4, ge=0)
+    meta_lr: float = Field(1e-4, ge=0)
+    target_entropy: float | None = Field(None, ge=0)
+    low: float = Field(0.05, gt=0, lt=1)
+    high: float = Field(0.95, gt=0, lt=1)
+    validation: int = Field(32, gt=0)
+
+
+class ImitationOptions(Strict):
+    """Demonstrations learnt from beside the samples: (1 - share) * policy loss + share * SFT loss.
+
+    ``data``: as in a recipe with ``algorithm: sft``. ``batch_size``: demonstrations of one
+    optimizer step. ``adapt``: what moves the share; null: nothing.
+    """
+
+    data: Data
+    share: float = Field(0.8, ge=0, le=1)
+    batch_size: int = Field(64, gt=0)
+    adapt: ImitationControl | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ImitationOptions":
+        if self.data.eval is not None or self.data.holdout:
+            raise ValueError(
+                "data has eval or holdout, expected neither: demonstrations are not judged; hold "
+                "problems out in the recipe's own data, demonstrations with adapt.validation"
+            )
+        if self.adapt and not self.adapt.low <= self.share <= self.adapt.high:
+            raise ValueError(
+                f"share is {self.share}, expected a number from adapt.low, {self.adapt.low}, to "
+                f"adapt.high, {self.adapt.high}"
+            )
+        return self

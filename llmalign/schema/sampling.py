@@ -101,7 +101,7 @@ class TreeRl(Strict):
     rounds: int = Field(1, ge=0)
     per_point: int = Field(2, gt=0)
     tail: int = Field(1, ge=0)
-    until: list[str] = []
+    until: list[str] = ["answer", "conclusion"]
 
 
 class TreePo(Strict):
@@ -113,6 +113,12 @@ class TreePo(Strict):
     width: int = Field(16, gt=0)
     first: tuple[int, int] = (2, 8)
     forks: int = Field(2, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TreePo":
+        if not 1 <= self.first[0] <= self.first[1]:
+            raise ValueError(f"first is {self.first}, expected (low, high) with 1 <= low <= high")
+        return self
 
 
 class Sampling(Strict):

@@ -19,6 +19,7 @@ from llmalign.token_weights.attention import (
 )
 from llmalign.token_weights.entropy import entropy_band, entropy_threshold, fork, high_entropy
 from llmalign.token_weights.registry import TOKEN_WEIGHTS
+from llmalign.token_weights.shared_prefix import shared_prefix
 from llmalign.token_weights.spans import spans
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "fork",
     "future_influence",
     "high_entropy",
+    "shared_prefix",
     "spans",
 ]

@@ -39,10 +39,6 @@ def policy_of(model=None):
     return Policy(model or tiny, tokenizer, CPU)
 
 
-def schedule(**changes):
-    return Schedule().model_copy(update={"packing": "auto", **changes})
-
-
 def gradient(policy, layout, rows):
     """Of some loss of all log-probs and entropies, as one flat tensor; with log-probs by row."""
     policy.model.zero_grad()
@@ -118,7 +114,7 @@ def test_packed_portions_hold_every_row_once_within_the_budget(tokens, units):
 
 
 def layouts(policy, rows, **changes):
-    forward = Forward(policy, schedule(**changes))
+    forward = Forward(policy, Schedule(**changes))
     return {type(batch) for _, batch in forward.batches(rows, range(len(rows)))}
 
 
@@ -147,7 +143,7 @@ def test_the_layout_is_that_of_least_work(rows, changes, expected):
 
 
 def test_rows_that_belong_together_stay_together_when_packed():
-    forward = Forward(policy_of(), schedule(tokens_per_microbatch=20, packing="always"))
+    forward = Forward(policy_of(), Schedule(tokens_per_microbatch=20, packing="always"))
     units = [1, 2, 1, 2, 1, 2]
     found = list(forward.batches(UNEVEN, range(6), units))
     assert sorted(sorted(portion) for portion, _ in found) == [[0, 2, 4], [1, 3, 5]]
@@ -155,7 +151,7 @@ def test_rows_that_belong_together_stay_together_when_packed():
 
 
 def test_no_row_at_all_is_no_batch():
-    assert list(Forward(policy_of(), schedule()).batches(UNEVEN, [])) == []
+    assert list(Forward(policy_of(), Schedule()).batches(UNEVEN, [])) == []
 
 
 def test_packing_goes_on_under_dropout_and_an_adapter():
@@ -176,7 +172,7 @@ def test_a_row_that_sees_its_neighbour_is_found_by_the_check(monkeypatch, rows):
         "transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None
     )
     assert policy.packs_rows(rows) == "it gives other log-probs"
-    forward = Forward(policy, schedule())
+    forward = Forward(policy, Schedule())
     with pytest.warns(UserWarning, match="not packed: it gives other log-probs; they are padded"):
         found = {type(batch) for _, batch in forward.batches(UNEVEN, range(6))}
     with warnings.catch_warnings():

@@ -1,16 +1,22 @@
 """The gradient of one optimizer step is the same however its rows go through the model."""
 
+import contextlib
+import itertools
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
+from support import step_gradient
+from support.step_gradient import gradient, norm_in_float64, opened
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from llmalign.advantages import group
 from llmalign.forward import Forward
 from llmalign.inputs import LOSS_INPUTS
 from llmalign.losses import LOSSES
-from llmalign.online import open_online
 from llmalign.policy import load_policy
-from llmalign.run import RunFolder
 
 ENTRIES = {
     e.name: e
@@ -19,10 +25,10 @@ ENTRIES = {
 }
 POLICY_LOSSES = list(ENTRIES)
 ADDITIVE = [n for n, e in ENTRIES.items() if not {"whole_batch", "whole_groups"} & e.traits.keys()]
-WHOLE = {"tokens_per_microbatch": 1 << 20, "share_prompts": "never"}
 LAYOUTS = {
     "row by row": {"tokens_per_microbatch": 1},
     "small portions": {"tokens_per_microbatch": 40},
+    "end to end": {"packing": "always", "tokens_per_microbatch": 60},
     "each prompt once": {"share_prompts": "always"},
     "each prompt once, small portions": {"share_prompts": "always", "tokens_per_microbatch": 60},
 }
@@ -31,45 +37,21 @@ AGGREGATES = ["token_mean", "sequence_mean", "sequence_sum", "constant"]
 
 @pytest.fixture(autouse=True)
 def norms_in_float64(monkeypatch):
-    """The library computes this norm in float32 whatever the model is, round-off included."""
-
-    def forward(self, hidden):
-        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * hidden * scale
-
-    monkeypatch.setattr(Qwen3RMSNorm, "forward", forward)
+    monkeypatch.setattr(Qwen3RMSNorm, "forward", norm_in_float64)
 
 
 @pytest.fixture
 def loop_of(small, tmp_path):
-    """A function: the online loop of a recipe in float64, and scored samples of one step of it
-    whose old log-probs differ from the policy's, so that ratios are not 1 and bounds act."""
-    opened = []
+    """A function: the online loop of a recipe in float64, and scored samples of one step of it."""
+    stack = contextlib.ExitStack()
+    numbers = itertools.count()
 
     def make(**changes):
         changes.setdefault("schedule", {"updates_per_batch": 2})
-        recipe = small(**changes)
-        folder = RunFolder(tmp_path / f"loop{len(opened)}")
-        folder.path.mkdir()
-        manager = open_online(recipe, folder, load_policy(recipe.model, seed=recipe.seed))
-        opened.append(manager)
-        loop = manager.__enter__()
-        loop.policy.model.double()
-        if loop.reference is not None:
-            loop.reference.policy.model.double()
-        experience = loop.preparer.experience(loop.collector.collect(0).groups)
-        # The untrained model never ends: let some samples count for less than all their tokens.
-        kept_B1 = 10 - torch.arange(len(experience.reward_B))[:, None] % 5
-        experience.mask_BT &= torch.arange(experience.mask_BT.shape[1]) < kept_B1
-        noise = torch.randn(experience.mask_BT.shape, generator=torch.Generator().manual_seed(0))
-        experience.logp_old_BT = experience.logp_old_BT + 0.3 * noise
-        loop.preparer.advantages(experience, step=0, kl_coef=loop.recipe.kl.coef)
-        assert (experience.adv_BT != 0).any()
-        return loop, experience
+        return stack.enter_context(opened(small(**changes), tmp_path / f"loop{next(numbers)}"))
 
-    yield make
-    for manager in opened:
-        manager.__exit__(None, None, None)
+    with stack:
+        yield make
 
 
 def choices(kind):
@@ -81,21 +63,6 @@ def choices(kind):
     if kind in ("pacs", "trajectory_balance"):
         made |= {"advantage": {"kind": "none"}, "reward": "llmalign_loop_rewards:label"}
     return made
-
-
-def gradient(loop, experience, *, rows=None, active=None, **layout):
-    """Of one optimizer step, without taking it; ``rows`` are summed up, weighed as of all."""
-    everything = list(range(len(experience.reward_B)))
-    schedule = loop.recipe.schedule.model_copy(update={**WHOLE, **layout})
-    loop.learner.forward = Forward(loop.policy, schedule)
-    active = loop.learner.active(experience, everything) if active is None else active
-    kept = [b for b in active if rows is None or b in rows]
-    loop.policy.model.zero_grad()
-    stats = {}
-    for loss in loop.learner.losses(experience, everything, kept, stats):
-        loss.backward()
-    grads = [p.grad for p in loop.policy.trainable.values() if p.grad is not None]
-    return torch.cat([g.flatten().clone() for g in grads]), stats
 
 
 def assert_equal(one, other):
@@ -131,6 +98,79 @@ def test_the_parts_of_several_processes_add_up(loop_of, kind):
     whole, _ = gradient(loop, experience)
     parts = [gradient(loop, experience, rows=range(r, 12, 3))[0] for r in range(3)]
     assert_equal(whole, sum(parts))
+
+
+# What a recipe may add to a loss: none of it may depend on how the rows are cut either.
+ADDED = {
+    "the fifth of the tokens with most entropy": {"token_weights": {"kind": "high_entropy"}},
+    "forks, their entropy in a band": {
+        "token_weights": {"kind": "fork"},
+        "entropy": {"band": {"coef": 0.1}},
+    },
+    "credit by attention": {"token_weights": {"kind": "attention"}},
+    "samples chosen, compared with all": {
+        "sampling": {"train_samples": 2, "select": "spread", "baseline": "all"}
+    },
+    "weights for an engine that is off": {"mismatch": {"kind": "truncated", "high": 1.01}},
+    "sequences left out as too far off": {"mismatch": {"off_policy_delta": 0.001}},
+    "truncated sampling": {"rollout": {"top_k": 6, "temperature": 0.8}},
+    "leaves of a tree": {
+        "sampling": {"tree": {"kind": "treerl", "trees": 2, "per_point": 1}},
+        "advantage": {"kind": "treerl"},
+    },
+    "a KL over the whole vocabulary": {
+        "loss": {"kind": "superhf", "kl_coef": 0.1},
+        "advantage": {"kind": "best_of_batch"},
+    },
+}
+
+
+@pytest.mark.parametrize("changes", ADDED.values(), ids=ADDED)
+def test_nothing_added_to_a_loss_depends_on_the_layout(loop_of, changes):
+    added = {"kl": {"coef": 0.1}, **changes}
+    added["entropy"] = {"bonus": 0.01, **changes.get("entropy", {})}
+    loop, experience = loop_of(**added)
+    whole, stats = gradient(loop, experience)
+    for layout in LAYOUTS.values():
+        cut, cut_stats = gradient(loop, experience, **layout)
+        assert_equal(whole, cut)
+        assert cut_stats == pytest.approx(stats, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [n for n in ADDITIVE if ENTRIES[n].traits["level"] == "token"])
+def test_a_loss_taken_inside_the_head_has_the_gradient_of_one_taken_outside(
+    loop_of, kind, monkeypatch
+):
+    loop, experience = loop_of(**choices(kind), kl={"coef": 0.1}, entropy={"bonus": 0.01})
+    inside, stats = gradient(loop, experience)
+    monkeypatch.setattr(type(loop.learner), "_by_token", property(lambda self: False))
+    outside, outside_stats = gradient(loop, experience)
+    assert_equal(outside, inside)
+    assert outside_stats == pytest.approx(stats, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_shares_of_two_real_processes_add_up(small, tmp_path):
+    """Whole groups are dealt to two processes, gloo adds up their gradients."""
+    kinds = [n for n in POLICY_LOSSES if not ENTRIES[n].traits.get("whole_batch")]
+    paths = []
+    for kind in kinds:
+        schedule = {"updates_per_batch": 2}
+        recipe = small(**choices(kind), name=kind, schedule=schedule, kl={"coef": 0.1})
+        paths.append(tmp_path / f"{kind}.yaml")
+        paths[-1].write_text(recipe.to_yaml())
+    command = [sys.executable, step_gradient.__file__, str(tmp_path / "rendezvous")]
+    running = [
+        subprocess.Popen(
+            [*command, str(rank), "2", *map(str, paths)], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    printed = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    off = json.loads(printed[0])
+    assert off.keys() == set(kinds)
+    assert max(off.values()) < 1e-13, off
 
 
 def test_a_model_that_cannot_share_prompts_is_computed_row_by_row(loop_of, monkeypatch):

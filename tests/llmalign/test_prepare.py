@@ -121,6 +121,15 @@ def test_leaves_of_a_tree_are_credited_where_they_part(small, loop_of):
         start += len(g.tree.leaves)
 
 
+def test_a_token_of_a_tree_may_count_once(small, loop_of):
+    tree = {"kind": "treepo", "width": 4, "segment_tokens": 3, "first": [1, 1]}
+    changes = {"sampling": {"tree": tree}, "advantage": {"kind": "treepo"}}
+    plain = prepared(loop_of(small(**changes)))
+    once = prepared(loop_of(small(**changes, token_weights={"kind": "shared_prefix"})))
+    assert torch.allclose(once.adv_BT[:, 0], plain.adv_BT[:, 0] / 4)  # the root is in all leaves
+    assert torch.equal(once.loss_mask_BT, once.mask_BT)
+
+
 def test_a_draw_of_an_advantage_differs_from_step_to_step(small, loop_of):
     loop = loop_of(small(advantage={"kind": "pass_at_k_bootstrap", "k": 2, "draws": 3}))
     experience = loop.preparer.experience(loop.collector.collect(0).groups)

@@ -46,6 +46,8 @@ def test_every_preset_resolves(algorithm):
     changes = {} if stage == "policy" else {"reward": None, "data": {"train": {"path": "x.jsonl"}}}
     if algorithm == "pass_at_k":
         changes["rollout"] = {"samples_per_problem": 8}
+    if algorithm == "amft":
+        changes["imitation"] = {"data": {"train": {"path": "x.jsonl"}}}
     assert build_recipe(raw(algorithm=algorithm, **changes)).stage == stage
 
 

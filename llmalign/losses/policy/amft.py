@@ -39,8 +39,8 @@ def next_mu(
     Args:
         mu: the share so far.
         entropy, target_entropy: mean entropy per token, in nats.
-        meta_gradient: how much a higher mu would lower the validation loss
-            (``look_ahead_gradient``).
+        meta_gradient: how much a higher mu would lower the validation loss (minus
+            ``look_ahead_gradient``).
     Raises: ValueError: the bounds do not lie in order in [0, 1].
     Source: AMFT 2025, arXiv:2508.06944, as in a public implementation.
     """
@@ -53,7 +53,10 @@ def next_mu(
 def look_ahead_gradient(
     validation: Iterable[Tensor], sft: Iterable[Tensor], rl: Iterable[Tensor], *, lr: float
 ) -> float:
-    """g = -lr * <grad L_val, grad L_SFT - grad L_RL>, the change one step of SGD would make.
+    """g = -lr * <grad L_val, grad L_SFT - grad L_RL>: how the validation loss changes with mu in one
+    step of SGD.
+
+    The released code adds this to mu and so climbs that loss; give ``next_mu`` its negative.
 
     Args: validation, sft, rl: gradients of the three losses, parameter by parameter in one order.
         lr: of the step looked ahead, > 0.

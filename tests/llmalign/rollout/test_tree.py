@@ -18,12 +18,12 @@ from llmalign.rollout.tree import (
     TreeGroup,
     before_words,
     pruned,
-    shared_weights,
     tree_tensors,
     treepo,
     treerl,
 )
 from llmalign.schema import Model
+from llmalign.token_weights import shared_prefix
 from llmalign.truncation import keep_top, pad_kept
 
 SMALL = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 48}
@@ -476,7 +476,7 @@ def test_the_advantages_of_grown_trees_add_up_to_the_rewards(ending, method, opt
 def test_shared_weights_add_up_to_the_distinct_tokens(ending, method, options):
     trees = grown(method, ending, ROOTS, SamplingParams(9), **options)
     signals = tensors(trees)
-    weight_BT = shared_weights(*signals)
+    weight_BT = shared_prefix(*signals)
     for p, tree in enumerate(trees):
         total = weight_BT[signals[0] == p].sum().item()
         assert total == pytest.approx(tree.tokens_generated)
@@ -487,7 +487,7 @@ def test_shared_weights_by_hand_and_only_leaves_under_the_mask_count():
     # the same numbers in another group, or behind other numbers, are other nodes
     group_B, mask_BT, path_BD, step_end_BD = tensors([one, one])
     mask_BT[4] = False
-    assert shared_weights(group_B, mask_BT, path_BD, step_end_BD).tolist() == [
+    assert shared_prefix(group_B, mask_BT, path_BD, step_end_BD).tolist() == [
         [0.5, 0.5, 1, 0], [0.5, 0.5, 1, 1], [1, 1, 1, 0],
         [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 0],
     ]  # fmt: skip

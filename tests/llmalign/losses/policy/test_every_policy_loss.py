@@ -66,19 +66,24 @@ def batch(name: str) -> dict[str, Tensor]:
         )
     mask = torch.arange(5)[None, :] < torch.tensor([5, 3, 1, 0, 4, 2])[:, None]
     mask[0, 2] = False
-    tensors = {"logp_BT": logp, "logp_old_BT": old, "adv_BT": adv, "mask_BT": mask}
     known = {
+        "logp_BT": logp,
+        "logp_old_BT": old,
+        "adv_BT": adv,
+        "mask_BT": mask,
+        "seed": torch.tensor(0),
         "group_B": torch.tensor([7, 7, 7, 2, 2, 2]),
         "ref_kl_BT": extra,
         "logp_end_BT": -1 - extra,
     }
-    return tensors | {one: known[one] for one in ENTRIES[name].traits.get("extra", ())}
+    return {one: known[one] for one in ENTRIES[name].inputs}
 
 
 def call(name: str, tensors: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     entry = ENTRIES[name]
     options = entry.resolve(VISIBLE.get(name, {}), "loss")
-    loss_BT, stats = entry.thing(*tensors.values(), **options)
+    given = [int(v) if key == "seed" else v for key, v in tensors.items()]
+    loss_BT, stats = entry.thing(*given, **options)
     return loss_BT, vars(stats)
 
 
@@ -151,7 +156,10 @@ def test_micro_batches_of_whole_groups_add_up(name: str) -> None:
         for split in (parts, [list(range(6))]):
             leaf = tensors["logp_BT"].clone().requires_grad_()
             for part in split:
-                cut = {key: value[part] for key, value in (tensors | {"logp_BT": leaf}).items()}
+                cut = {
+                    key: value[part] if value.dim() else value
+                    for key, value in (tensors | {"logp_BT": leaf}).items()
+                }
                 (weight_B[part][:, None] * call(name, cut)[0]).sum().backward()
             gradients.append(leaf.grad)
         torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)
@@ -162,7 +170,7 @@ def test_rows_without_any_token_and_no_rows_are_fine(name: str) -> None:
     tensors = batch(name)
     tensors["mask_BT"] = torch.zeros_like(tensors["mask_BT"])
     assert (call(name, tensors)[0] == 0).all()
-    empty = {key: value[:0] for key, value in tensors.items()}
+    empty = {key: value[:0] if value.dim() else value for key, value in tensors.items()}
     assert call(name, empty)[0].shape == (0, 5)
 
 
