@@ -53,8 +53,9 @@ def next_mu(
 def look_ahead_gradient(
     validation: Iterable[Tensor], sft: Iterable[Tensor], rl: Iterable[Tensor], *, lr: float
 ) -> float:
-    """g = -lr * <grad L_val, grad L_SFT - grad L_RL>: how the validation loss changes with mu in one
-    step of SGD.
+    """How the validation loss changes with mu, looking one step of SGD ahead.
+
+        g = -lr * <grad L_val, grad L_SFT - grad L_RL>
 
     The released code adds this to mu and so climbs that loss; give ``next_mu`` its negative.
 
