@@ -135,6 +135,7 @@ class Learner:
             or self._entropy_counts
             or (self.controls.kl_coef > 0 and self.recipe.kl.place == "loss")
         )
+        everywhere = everywhere or not self.recipe.schedule.drop_idle
         has_token_B = experience.loss_mask_BT.any(1)
         has_adv_B = (experience.adv_BT != 0).any(1)
         return [b for b in rows if has_token_B[b] and (everywhere or has_adv_B[b])]
@@ -256,7 +257,8 @@ class Learner:
         """Whether the loss is a sum over tokens that needs nothing but what is known of each."""
         whole = {"whole_groups", "whole_batch"} & self._traits.keys()
         return (
-            self._traits.get("level") == "token"
+            self.recipe.schedule.fuse_head
+            and self._traits.get("level") == "token"
             and not whole
             and not {"ref_kl_BT", "logp_end_BT", "group_B"} & set(self._inputs)
             and self.recipe.mismatch.off_policy_delta is None

@@ -84,7 +84,7 @@ class Preparer:
         # One update of a fresh batch is exactly on-policy: the ratio is 1 and needs no old pass.
         schedule = self.recipe.schedule
         several = schedule.updates_per_batch * schedule.epochs_per_batch > 1
-        several = several or self.recipe.mismatch.kind is not None
+        several = several or not schedule.skip_old_pass or self.recipe.mismatch.kind is not None
         several = several or bool(self._weights and "entropy_BT" in self._weights.inputs)
         return several or (bool(self.recipe.kl.coef) and self.recipe.kl.place == "reward")
 

@@ -227,7 +227,7 @@ def _is_block(annotation: Any) -> bool:
 
 def _resolve_choices(recipe: Recipe) -> Recipe:
     """Fills in what the registries know, and checks what only a whole recipe can say."""
-    from llmalign.advantages import ADVANTAGES
+    from llmalign.advantages import ADVANTAGES, convention
     from llmalign.contradictions import check
     from llmalign.losses import LOSSES
     from llmalign.token_weights import TOKEN_WEIGHTS
@@ -241,7 +241,10 @@ def _resolve_choices(recipe: Recipe) -> Recipe:
         choice = getattr(recipe, key)
         if choice is not None:
             entry = registry.get(choice.kind, f"{key}.kind")
-            options = entry.resolve(choice.options, key)
+            given = choice.options
+            if key == "advantage" and recipe.advantage.like is not None:
+                given = convention(recipe.advantage.like, choice.kind) | given
+            options = entry.resolve(given, key)
             update[key] = choice.model_copy(update=options)
     recipe = recipe.model_copy(update=update)
     check(recipe)

@@ -101,9 +101,11 @@ class Entropy(Strict):
 
 class AdvantageChoice(Choice):
     """An advantage; ``inputs`` gives each per-sample tensor it asks for the reward node whose value
-    it is, as in ``{delta_B: distance}``."""
+    it is, as in ``{delta_B: distance}``; ``like`` takes eps, ddof and edge cases as that trainer
+    has them, where the recipe does not say otherwise."""
 
     inputs: dict[str, str] = {}
+    like: Literal["trl", "verl"] | None = None
 
 
 class Optimizer(Strict):

@@ -14,7 +14,10 @@ class Schedule(Strict):
 
     ``share_prompts``: whether each prompt is computed once for all responses to it; ``packing``:
     whether rows go through the model end to end, without padding; ``auto``: where that is clearly
-    less work.
+    less work. The other switches save work and change no number, and are there so that what they
+    save can be measured: ``drop_idle`` leaves rows without a gradient out of the forward pass,
+    ``fuse_head`` takes losses per token inside the head, so that logits are computed once, and
+    ``skip_old_pass`` takes no old log-probs where the policy is still the one that sampled.
     """
 
     steps: int = Field(100, gt=0)
@@ -24,6 +27,9 @@ class Schedule(Strict):
     tokens_per_microbatch: int = Field(16384, gt=0)
     share_prompts: Literal["auto", "always", "never"] = "auto"
     packing: Literal["auto", "always", "never"] = "auto"
+    drop_idle: bool = True
+    fuse_head: bool = True
+    skip_old_pass: bool = True
     checkpoint_every: int = Field(50, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
     max_bad_updates: int = Field(3, gt=0)

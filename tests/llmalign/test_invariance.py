@@ -149,6 +149,16 @@ def test_a_loss_taken_inside_the_head_has_the_gradient_of_one_taken_outside(
     assert outside_stats == pytest.approx(stats, rel=1e-6)
 
 
+@pytest.mark.parametrize("switch", ["drop_idle", "fuse_head"])
+def test_what_saves_work_changes_no_gradient(loop_of, switch):
+    found = []
+    for on in (True, False):
+        loop, experience = loop_of(schedule={"updates_per_batch": 2, switch: on})
+        experience.adv_BT[:5] = 0.0
+        found.append(gradient(loop, experience)[0])
+    assert_equal(*found)
+
+
 @pytest.mark.slow
 def test_the_shares_of_two_real_processes_add_up(small, tmp_path):
     """Whole groups are dealt to two processes, gloo adds up their gradients."""

@@ -38,6 +38,15 @@ def test_one_update_on_a_fresh_batch_needs_no_old_pass_and_several_do(small, loo
         assert old == pytest.approx(sample.logprobs, abs=1e-4)
 
 
+def test_an_old_pass_that_could_be_skipped_changes_nothing(small, loop_of):
+    loops = [loop_of(small(schedule={"skip_old_pass": skip})) for skip in (True, False)]
+    experiences = [loop.preparer.experience(loop.collector.collect(0).groups) for loop in loops]
+    assert [e.logp_old_BT is None for e in experiences] == [True, False]
+    found = [loop.step(1) for loop in loops]
+    for key in ("loss", "grad_norm", "entropy"):
+        assert found[0][key] == pytest.approx(found[1][key], rel=1e-4, abs=1e-6)
+
+
 def test_minibatches_hold_whole_groups_once(small, loop_of):
     loop = loop_of(small(sampling={"problems_per_step": 5}, schedule={"updates_per_batch": 2}))
     experience = loop.preparer.experience(loop.collector.collect(0).groups)
