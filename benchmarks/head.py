@@ -5,8 +5,8 @@
 Forward and backward of the log-probability and the entropy (no entropy gradient) of every token.
 ``ours`` does not know the loss before its backward pass, ``fused`` does. The naive head holds all
 logits in float32 and takes ``log_softmax`` of them. Each side runs in a process of its own, in
-turns. Prints one JSON object: seconds (median), peak memory in MiB above what weights, their
-gradient and hidden states take, and ratios.
+turns. Prints one JSON object: seconds and, for busy machines, seconds of the processor (medians),
+peak memory in MiB above what weights, their gradient and hidden states take, and ratios.
 """
 
 import argparse
@@ -82,13 +82,16 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             runs[side].append(json.loads(done.stdout))
     seconds = {side: statistics.median(r["seconds"] for r in runs[side]) for side in SIDES}
+    cpu = {side: statistics.median(r["seconds_cpu"] for r in runs[side]) for side in SIDES}
     peak = {side: max(r["peak_mb"] for r in runs[side]) for side in SIDES}
     found = {
         "setting": {n: getattr(args, n) for n in ("tokens", "vocabulary", "hidden", "rounds")},
         "seconds": seconds,
+        "seconds_cpu": cpu,
         "peak_mb": peak,
         "ratio_seconds_naive_to_ours": seconds["naive"] / seconds["ours"],
         "ratio_seconds_naive_to_fused": seconds["naive"] / seconds["fused"],
+        "ratio_seconds_cpu_naive_to_fused": cpu["naive"] / cpu["fused"],
         "ratio_memory_ours_to_naive": peak["ours"] / peak["naive"],
         "ratio_memory_fused_to_naive": peak["fused"] / peak["naive"],
     }

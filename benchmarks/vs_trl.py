@@ -1,7 +1,7 @@
 """Seconds and memory of a GRPO step: llmalign beside TRL, same weights, prompts and completions.
 
     python benchmarks/vs_trl.py [--json] [--rounds 2] [--workloads 1m-uniform 1m-realistic ...]
-    python benchmarks/vs_trl.py --growth    ours alone: three numbers of samples, lengths, vocabularies
+    python benchmarks/vs_trl.py --growth    ours alone, at three sizes of each axis
 
 Each side runs in a process of its own, in turns (A B A B), with the same model, reward, optimizer
 and loss (GRPO, no KL, temperature 1). Two kinds of step are measured:
@@ -28,10 +28,12 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from models import build_model
 
 WARM_UP = 1
 DIGITS, LETTERS = "0123456789", "abcdefghij"
@@ -78,45 +80,6 @@ GROWTH = {
         Workload(f"vocabulary-{n}", "1m", problems=4, vocabulary=n) for n in (4_096, 16_384, 65_536)
     ],
 }
-# Hidden size, layers, heads, key-value heads, intermediate size, vocabulary.
-SHAPES = {
-    "25m": (384, 7, 6, 3, 1024, 32_000),
-    "0.5b": (896, 24, 14, 2, 4864, 151_936),  # Qwen2.5-0.5B
-    "wide": (128, 4, 4, 2, 384, 0),  # the embedded model with another vocabulary
-}
-
-
-def build_model(name: str, vocabulary: int = 0) -> tuple[Any, Any]:
-    """A freshly initialised model and its tokenizer, one token per byte.
-
-    ``1m``: the embedded model of 0.8M parameters, unless ``vocabulary`` says how many words it has;
-    others: of ``SHAPES``.
-    """
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
-
-    from llmalign.tiny import build_tiny
-
-    model, tokenizer = build_tiny({}, seed=0)
-    if name == "1m" and not vocabulary:
-        return model, tokenizer
-    hidden, layers, heads, kv_heads, intermediate, words = SHAPES["wide" if name == "1m" else name]
-    shape = {
-        "vocab_size": vocabulary or words,
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "intermediate_size": intermediate,
-        "tie_word_embeddings": True,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    torch.manual_seed(0)
-    if name == "0.5b":
-        return Qwen2ForCausalLM(Qwen2Config(**shape)), tokenizer
-    return Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=hidden // heads)), tokenizer
 
 
 def problems(workload: Workload) -> list[dict[str, Any]]:
@@ -186,8 +149,10 @@ def plain_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def run_ours(workload: Workload, fixed: bool, folder: Path) -> list[float]:
-    """Seconds of every step of our loop."""
+def run_ours(
+    workload: Workload, fixed: bool, folder: Path, schedule: Mapping[str, Any] | None = None
+) -> list[float]:
+    """Seconds of every step of our loop, with some of the recipe's ``schedule`` changed."""
     from llmalign.online import open_online
     from llmalign.policy import load_policy
     from llmalign.recipe import build_recipe
@@ -213,7 +178,7 @@ def run_ours(workload: Workload, fixed: bool, folder: Path) -> list[float]:
             "sampling": {"problems_per_step": workload.problems},
             "kl": {"coef": 0.0},
             "optimizer": {"lr": 1e-5},
-            "schedule": {"steps": workload.steps},
+            "schedule": {"steps": workload.steps, **(schedule or {})},
         }
     )
     run = RunFolder(folder / "bench")

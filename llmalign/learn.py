@@ -4,8 +4,7 @@ Shape letters in this file
     B  samples of a step    T  response tokens, right-padded    C  response tokens of a chunk
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from llmalign.schema import Recipe
 from llmalign.token_weights import entropy_band, fork
 
 Stats = dict[str, float]
+Sums = dict[str, Tensor]
 
 
 class Learner:
@@ -61,7 +61,7 @@ class Learner:
     def update(self, experience: Experience, step: int) -> tuple[list[UpdateResult], Stats]:
         """All optimizer steps on one batch of experience."""
         results: list[UpdateResult] = []
-        stats: Stats = {}
+        stats: Sums = {}
         for epoch in range(self.recipe.schedule.epochs_per_batch):
             for part, rows in enumerate(self.minibatches(experience, step, epoch)):
                 active = self.active(experience, rows)
@@ -75,7 +75,7 @@ class Learner:
                 results.append(result)
                 if result.applied and self.reference is not None:
                     self.reference.after_update(self.policy.version)
-        return results, stats
+        return results, settled(stats)
 
     def _take_step(
         self,
@@ -151,7 +151,7 @@ class Learner:
         experience: Experience,
         rows: Sequence[int],
         active: Sequence[int],
-        stats: Stats,
+        stats: Sums,
         seed: int = 0,
     ) -> Iterator[Tensor]:
         """Micro-batch losses that add up to the loss over ``rows``; weights are of all ``rows``."""
@@ -210,7 +210,7 @@ class Learner:
         portion: list[int],
         batch: AnyBatch,
         terms: dict[str, Tensor],
-        stats: Stats,
+        stats: Sums,
         seed: int,
         band_weight: float,
     ) -> Tensor:
@@ -271,14 +271,14 @@ class Learner:
         entropy_BT: Tensor,
         terms: dict[str, Tensor],
         extra: dict[str, Any],
-        stats: Stats,
+        stats: Sums,
     ) -> Tensor:
         """Policy loss, KL and entropy bonus of some tokens, weighted and summed; a scalar."""
         kl, bonus, mask_BT = self.recipe.kl, self.controls.entropy_bonus, terms["mask_BT"]
         terms = {"logp_old_BT": logp_BT.detach(), **terms, "logp_BT": logp_BT}
         given = [extra[name] if name in extra else terms[name] for name in self._inputs]
         loss_BT, found = self._loss(*given, **self.recipe.loss.options)
-        add(stats, {k: float(v) for k, v in vars(found).items()})
+        add(stats, vars(found))
         if "mismatch_BT" in terms:
             loss_BT = loss_BT * terms["mismatch_BT"]
         delta = self.recipe.mismatch.off_policy_delta
@@ -286,21 +286,21 @@ class Learner:
             keep_BT = off_policy_mask(
                 logp_BT, terms["sampled_BT"], terms["adv_BT"], mask_BT, delta=delta
             )
-            add(stats, {"off_policy_tokens": float((mask_BT & ~keep_BT).sum())})
+            add(stats, {"off_policy_tokens": (mask_BT & ~keep_BT).sum()})
             loss_BT = loss_BT * keep_BT
         if "ref_BT" in terms:
             kl_BT = kl_penalty(logp_BT, terms["ref_BT"], mask_BT, kind=kl.estimator)
-            add(stats, {"kl_ref_nats": float(kl_BT.detach().sum())})
+            add(stats, {"kl_ref_nats": kl_BT.sum()})
             if kl.place == "loss":
                 loss_BT = loss_BT + self.controls.kl_coef * kl_BT
         entropy_BT = torch.where(mask_BT, entropy_BT, 0.0)
         if bonus:
             loss_BT = loss_BT - bonus * entropy_BT
-        add(stats, {"entropy_nats": float(entropy_BT.detach().sum())})
+        add(stats, {"entropy_nats": entropy_BT.sum()})
         return (terms["weight_BT"] * loss_BT).sum()
 
     def _outside_band(
-        self, entropy_BT: Tensor, terms: dict[str, Tensor], weight: float, stats: Stats
+        self, entropy_BT: Tensor, terms: dict[str, Tensor], weight: float, stats: Sums
     ) -> Tensor | float:
         """What the entropy of each sequence's forks lies outside their band, weighed and summed."""
         band = self.recipe.entropy.band
@@ -308,14 +308,21 @@ class Learner:
             return 0.0
         fork_BT = fork(entropy_BT.detach(), terms["written_BT"], share=band.share) > 0
         penalty_B, _ = entropy_band(entropy_BT, fork_BT, low=band.low, high=band.high)
-        add(stats, {"band_nats": float(penalty_B.detach().sum())})
+        add(stats, {"band_nats": penalty_B.sum()})
         return band.coef * weight * penalty_B.sum()
 
 
-def add(total: Stats, more: Stats) -> None:
-    """Adds up statistics of parts; of those that end in ``_max`` it keeps the largest."""
+def add(total: Sums, more: Mapping[str, Tensor]) -> None:
+    """Adds up statistics of parts where they are, so that no part waits for the one before; of
+    those that end in ``_max`` it keeps the largest."""
     for key, value in more.items():
-        if key.endswith("_max"):
-            total[key] = max(total.get(key, -math.inf), value)
-        else:
-            total[key] = total.get(key, 0.0) + value
+        value = value.detach().double()
+        if key in total:
+            before = total[key]
+            value = torch.maximum(before, value) if key.endswith("_max") else before + value
+        total[key] = value
+
+
+def settled(total: Sums) -> Stats:
+    """The sums as numbers."""
+    return {key: float(value) for key, value in total.items()}

@@ -28,7 +28,8 @@ ADDITIVE = [n for n, e in ENTRIES.items() if not {"whole_batch", "whole_groups"}
 LAYOUTS = {
     "row by row": {"tokens_per_microbatch": 1},
     "small portions": {"tokens_per_microbatch": 40},
-    "end to end": {"packing": "always", "tokens_per_microbatch": 60},
+    "end to end": {"packing": "always"},
+    "end to end, small portions": {"packing": "always", "tokens_per_microbatch": 60},
     "each prompt once": {"share_prompts": "always"},
     "each prompt once, small portions": {"share_prompts": "always", "tokens_per_microbatch": 60},
 }

@@ -17,6 +17,7 @@ import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from llmalign.forward import Forward
+from llmalign.learn import settled
 from llmalign.online import open_online
 from llmalign.policy import load_policy
 from llmalign.recipe import load_recipe
@@ -65,7 +66,7 @@ def gradient(loop, experience, *, rows=None, active=None, **layout):
     found = [
         torch.zeros_like(p) if p.grad is None else p.grad for p in loop.policy.trainable.values()
     ]
-    return torch.cat([g.flatten().clone() for g in found]), stats
+    return torch.cat([g.flatten().clone() for g in found]), settled(stats)
 
 
 def main() -> None:
