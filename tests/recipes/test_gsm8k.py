@@ -64,7 +64,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("recipe", ["gsm8k_grpo", "gsm8k_dapo"])
+@pytest.mark.parametrize("recipe", ["gsm8k_grpo", "gsm8k_dapo", "gsm8k_ppo", "gsm8k_treepo"])
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 def test_the_recipe_runs_as_shipped_on_a_random_model_of_the_family(tmp_path, recipe, lora):
     qwen(tmp_path / "model", **SMALL)
@@ -80,7 +80,11 @@ def test_the_recipe_runs_as_shipped_on_a_random_model_of_the_family(tmp_path, re
         "sampling.problems_per_step=2",
         "rollout.max_new_tokens=12",
     ]
-    changes += ["sampling.dynamic.max_batches=2"] if recipe == "gsm8k_dapo" else []
+    changes += {
+        "gsm8k_dapo": ["sampling.dynamic.max_batches=2"],
+        "gsm8k_ppo": ["critic.warmup_steps=1", "schedule.steps=3", "sampling.problems_per_step=8"],
+        "gsm8k_treepo": ["sampling.tree.width=4", "sampling.tree.segment_tokens=3"],
+    }.get(recipe, [])
     changes += ["model.lora.rank=4"] if lora else []
     summary = train(load_recipe(recipe, changes))
     assert summary["finished"] and summary["bad_updates"] == 0 and summary["undecided"] == 0
