@@ -5,12 +5,14 @@ Shape letters in this file
     C  tokens of a chunk                  D  hidden size    V  vocabulary
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from llmalign import head
-from llmalign.batch import AnyBatch
+from llmalign.batch import AnyBatch, Row, TokenBatch
 from llmalign.losses.policy.asft import forward_kl
 from llmalign.policy import Policy
 from llmalign.reference import Reference
@@ -77,8 +79,7 @@ def end_logprobs(policy: Policy, batch: AnyBatch, *, temperature: float) -> Tens
         end = logsumexp_e(z_e) - logsumexp_v(z_v)       z = logits / temperature
 
     e runs over all of the policy's end tokens, v over the vocabulary; both are of the distribution
-    that the token came from, hence of the text before it. That is where the released code of
-    ``subtrajectory_balance`` reads it.
+    that the token came from, hence of the text before it.
 
     Args: policy, batch, temperature: as ``reference_kl``; no gradient.
     Returns: logp_end_BT in nats, in float32 (float64 of a float64 model); 0 where a row has no
@@ -98,6 +99,31 @@ def end_logprobs(policy: Policy, batch: AnyBatch, *, temperature: float) -> Tens
             logits_CV = policy.next_logits(hidden_CD) / temperature
             parts.append(logits_CV[:, end_E].logsumexp(-1) - logits_CV.logsumexp(-1))
     return _by_row(torch.cat(parts), batch)
+
+
+@torch.no_grad()
+def end_after_logprobs(policy: Policy, rows: Sequence[Row], *, temperature: float) -> Tensor:
+    """Log-probability of ending the answer behind each response token, as a balance of flows asks.
+
+    0 at a token that ends the answer. The released code of ``subtrajectory_balance`` reads it one
+    token earlier, so that a policy that samples in proportion to its reward still has a loss.
+
+    Args:
+        policy: its model and end tokens.
+        rows: prompt and response ids.
+        temperature: what the logits are divided by, > 0; no gradient.
+    Returns: logp_end_BT in nats, 0 where a row has no token.
+    Raises: ValueError: the policy has no token that ends an answer.
+    """
+    # One more token behind each response makes its last one ask too.
+    longer = [(prompt, (*response, policy.pad_id)) for prompt, response in rows]
+    batch = TokenBatch.from_rows(longer, pad_id=policy.pad_id, device=policy.device)
+    behind_BT = end_logprobs(policy, batch, temperature=temperature)[:, 1:].clone()
+    for b, (_, response) in enumerate(rows):
+        behind_BT[b, len(response) :] = 0.0
+        if response and response[-1] in policy.eos_ids:
+            behind_BT[b, len(response) - 1] = 0.0
+    return behind_BT
 
 
 def _kl(

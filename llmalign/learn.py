@@ -13,7 +13,7 @@ from torch import Tensor
 from llmalign.batch import AnyBatch
 from llmalign.control import Controls
 from llmalign.critic import Critic
-from llmalign.distributions import end_logprobs, logprobs_and_reference_kl
+from llmalign.distributions import end_after_logprobs, logprobs_and_reference_kl
 from llmalign.experience import Experience
 from llmalign.forward import Forward
 from llmalign.imitation import Imitation
@@ -233,9 +233,9 @@ class Learner:
 
             return self.policy.loss_over_tokens(batch, token_loss, **settings)[0]
         if "logp_end_BT" in self._inputs:
-            extra["logp_end_BT"] = end_logprobs(
-                self.policy, batch, temperature=settings["temperature"]
-            )
+            rows = [experience.rows[b] for b in portion]
+            temperature = settings["temperature"]
+            extra["logp_end_BT"] = end_after_logprobs(self.policy, rows, temperature=temperature)
         if "ref_kl_BT" in self._inputs:
             assert self.reference is not None
             logp_BT, entropy_BT, extra["ref_kl_BT"] = logprobs_and_reference_kl(

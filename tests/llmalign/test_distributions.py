@@ -8,7 +8,12 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 import llmalign.head
 from llmalign.batch import PackedBatch, SharedBatch, TokenBatch
-from llmalign.distributions import end_logprobs, logprobs_and_reference_kl, reference_kl
+from llmalign.distributions import (
+    end_after_logprobs,
+    end_logprobs,
+    logprobs_and_reference_kl,
+    reference_kl,
+)
 from llmalign.losses.policy.asft import sft_kl
 from llmalign.losses.policy.trajectory_balance import subtrajectory_balance
 from llmalign.policy import Policy, load_policy
@@ -283,3 +288,15 @@ def test_a_policy_that_cannot_end_an_answer_is_refused():
     policy.eos_ids = frozenset()
     with pytest.raises(ValueError, match="no token that ends an answer, expected at least one"):
         end_logprobs(policy, batch_of(policy), temperature=1.0)
+
+
+def test_ending_behind_a_token_is_ending_before_the_next_and_nothing_behind_the_end():
+    policy = load_policy(Model(build="tiny"), seed=0)
+    end = sorted(policy.eos_ids)[0]
+    rows = [((1, 5), (7, 8, 9)), ((1,), (6, end))]
+    found_BT = end_after_logprobs(policy, rows, temperature=0.7)
+    longer = [((1, 5), (7, 8, 9, 3)), ((1,), (6, end, 3))]
+    batch = TokenBatch.from_rows(longer, pad_id=policy.pad_id, device=policy.device)
+    before_BT = end_logprobs(policy, batch, temperature=0.7)
+    assert torch.equal(found_BT[0], before_BT[0, 1:])
+    assert found_BT[1].tolist() == [before_BT[1, 1].item(), 0.0, 0.0]

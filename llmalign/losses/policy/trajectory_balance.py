@@ -113,7 +113,8 @@ def subtrajectory_balance(
 
     Args: logp_BT, mask_BT: as ``clipped``, whole rows; logp_old_BT is for the statistics alone.
         adv_BT: log-reward of each token's step, no gradient.
-        logp_end_BT: log-probability of ending the answer at each token; no gradient.
+        logp_end_BT: log-probability of ending the answer behind each token, 0 at the end itself; no
+            gradient. The released code reads it one token earlier, which balances nothing.
         decay: weight of a stretch per token of its length, in (0, 1].
     Returns: loss_BT in nats squared, the sequence's loss on each of its tokens
         (``sequence_mean``), 0 outside the mask and for a row of fewer than two tokens; and its

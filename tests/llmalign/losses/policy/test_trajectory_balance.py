@@ -1,3 +1,4 @@
+import math
 import statistics
 
 import pytest
@@ -112,3 +113,19 @@ def test_a_wrong_decay_is_named(decay: float) -> None:
     logp, old, adv, mask, _ = batch()
     with pytest.raises(ValueError, match=f"decay is {decay}"):
         subtrajectory_balance(logp, old, adv, mask, old, decay=decay)
+
+
+def test_a_policy_that_samples_in_proportion_to_its_reward_is_in_balance() -> None:
+    # "", "a", "aa" with rewards r0, r1, r2: flows say P(end) = r0/Z, r1/(r1 + r2), 1
+    r0, r1, r2 = 1.0, 3.0, 0.5
+    logp = [math.log((r1 + r2) / (r0 + r1 + r2)), math.log(r2 / (r1 + r2)), 0.0]
+    adv = [math.log(r1), math.log(r2 / r1), 0.0]  # rewards of the steps; they multiply
+    behind = [math.log(r1 / (r1 + r2)), 0.0, 0.0]
+    before = [math.log(r0 / (r0 + r1 + r2)), behind[0], 0.0]
+    row = [torch.tensor([values], dtype=torch.float64) for values in (logp, logp, adv)]
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    ends = (torch.tensor([e], dtype=torch.float64) for e in (behind, before))
+    sound, released = (
+        subtrajectory_balance(*row, mask, end, decay=1.0)[0].max().item() for end in ends
+    )
+    assert sound < 1e-30 and released > 0.1
