@@ -1,10 +1,15 @@
 """The smallest recipe that is real: tiny model, generated arithmetic, math verifier."""
 
+import contextlib
 import copy
+import itertools
 
 import pytest
 
+from llmalign.online import open_online
+from llmalign.policy import load_policy
 from llmalign.recipe import build_recipe
+from llmalign.run import RunFolder
 
 TINY = {
     "build": "tiny",
@@ -67,3 +72,18 @@ def small(tmp_path, monkeypatch):
         return build_recipe(merged(SMALL, {"output": str(tmp_path / "runs"), **changes}))
 
     return make
+
+
+@pytest.fixture
+def loop_of(tmp_path):
+    """A function: the online loop of a recipe, closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        numbers = itertools.count()
+
+        def make(recipe):
+            folder = RunFolder(tmp_path / f"loop{next(numbers)}")
+            folder.path.mkdir()
+            policy = load_policy(recipe.model, seed=recipe.seed)
+            return stack.enter_context(open_online(recipe, folder, policy))
+
+        yield make

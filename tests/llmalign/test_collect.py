@@ -3,27 +3,6 @@ from collections import Counter
 
 import pytest
 
-from llmalign.online import open_online
-from llmalign.policy import load_policy
-from llmalign.run import RunFolder
-
-
-@pytest.fixture
-def loop_of(tmp_path):
-    """A function: the online loop of a recipe, closed at the end of the test."""
-    opened = []
-
-    def make(recipe):
-        folder = RunFolder(tmp_path / f"loop{len(opened)}")
-        folder.path.mkdir()
-        manager = open_online(recipe, folder, load_policy(recipe.model, seed=recipe.seed))
-        opened.append(manager)
-        return manager.__enter__()
-
-    yield make
-    for manager in opened:
-        manager.__exit__(None, None, None)
-
 
 def dropped(loop, step):
     path = loop.folder.path / "samples" / f"dropped-step-{step:06d}.jsonl"

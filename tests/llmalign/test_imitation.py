@@ -1,8 +1,6 @@
-import contextlib
 import copy
 import json
 import math
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -362,19 +360,6 @@ def test_what_cannot_be_imitated_is_named(imitation_of, changes, message):
 
 
 # -- in the online loop -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def loop_of(tmp_path):
-    """A function: the online loop of a recipe, closed at the end of the test."""
-    with contextlib.ExitStack() as stack:
-
-        def make(recipe):
-            folder = RunFolder(Path(tempfile.mkdtemp(dir=tmp_path)))
-            policy = load_policy(recipe.model, seed=recipe.seed)
-            return stack.enter_context(open_online(recipe, folder, policy))
-
-        yield make
 
 
 NOTHING_KEPT = {"dynamic": {"max_batches": 1}, "problems_per_step": 3}

@@ -6,9 +6,6 @@ import json
 import pytest
 import torch
 
-from llmalign.online import open_online
-from llmalign.policy import load_policy
-from llmalign.run import RunFolder
 from llmalign.scale.checkpoint import rng_state, set_rng_state
 
 CHOICES = {
@@ -37,22 +34,6 @@ CHOICES = {
         "advantage": {"kind": "treerl"},
     },
 }
-
-
-@pytest.fixture
-def loop_of(tmp_path):
-    opened = []
-
-    def make(recipe):
-        folder = RunFolder(tmp_path / f"loop{len(opened)}")
-        folder.path.mkdir()
-        manager = open_online(recipe, folder, load_policy(recipe.model, seed=recipe.seed))
-        opened.append(manager)
-        return manager.__enter__()
-
-    yield make
-    for manager in opened:
-        manager.__exit__(None, None, None)
 
 
 def timeless(metrics):

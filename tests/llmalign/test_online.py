@@ -5,26 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmalign.online import open_online, step_reward
+from llmalign.online import step_reward
 from llmalign.policy import load_policy
-from llmalign.run import RunFolder
-
-
-@pytest.fixture
-def loop_of(tmp_path):
-    """A function: the online loop of a recipe, closed at the end of the test."""
-    opened = []
-
-    def make(recipe):
-        folder = RunFolder(tmp_path / f"loop{len(opened)}")
-        folder.path.mkdir()
-        manager = open_online(recipe, folder, load_policy(recipe.model, seed=recipe.seed))
-        opened.append(manager)
-        return manager.__enter__()
-
-    yield make
-    for manager in opened:
-        manager.__exit__(None, None, None)
 
 
 def test_one_update_on_a_fresh_batch_needs_no_old_pass_and_several_do(small, loop_of):

@@ -2,9 +2,6 @@ import pytest
 import torch
 
 from llmalign.advantages import gae
-from llmalign.online import open_online
-from llmalign.policy import load_policy
-from llmalign.run import RunFolder
 
 STEPS = '''
 def halves(prompts, completions, **columns):
@@ -17,23 +14,6 @@ def halves(prompts, completions, **columns):
         found.append({"value": even, "steps": steps})
     return found
 '''
-
-
-@pytest.fixture
-def loop_of(tmp_path):
-    """A function: the online loop of a recipe, closed at the end of the test."""
-    opened = []
-
-    def make(recipe):
-        folder = RunFolder(tmp_path / f"loop{len(opened)}")
-        folder.path.mkdir()
-        manager = open_online(recipe, folder, load_policy(recipe.model, seed=recipe.seed))
-        opened.append(manager)
-        return manager.__enter__()
-
-    yield make
-    for manager in opened:
-        manager.__exit__(None, None, None)
 
 
 def prepared(loop, step=0):
