@@ -333,10 +333,11 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     "trajectory_balance": Preset(
-        "Trajectory balance (VarGrad form), arXiv:2201.13259: samples in proportion to exp(R / T).",
+        "Trajectory balance (VarGrad form), arXiv:2201.13259: samples in proportion to exp(R / T). "
+        "T is ours: at 1 a right answer is worth one nat, and the policy flattens.",
         {
             "advantage": {"kind": "none"},
-            "loss": {"kind": "trajectory_balance", "temperature": 1.0},
+            "loss": {"kind": "trajectory_balance", "temperature": 0.03},
             "aggregate": "sequence_mean",
         },
     ),
