@@ -1,5 +1,8 @@
+import threading
+
 import pytest
 import torch
+from support.comparing import Server
 
 from llmalign.advantages import gae
 
@@ -108,6 +111,44 @@ def test_a_token_of_a_tree_may_count_once(small, loop_of):
     once = prepared(loop_of(small(**changes, token_weights={"kind": "shared_prefix"})))
     assert torch.allclose(once.adv_BT[:, 0], plain.adv_BT[:, 0] / 4)  # the root is in all leaves
     assert torch.equal(once.loss_mask_BT, once.mask_BT)
+
+
+@pytest.fixture
+def comparing():
+    """The address of a judge that prefers the response with more even characters."""
+    server = Server()
+    server.rule = lambda a, b, asked: said(even(a) - even(b))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+
+
+def even(text):
+    return sum(ord(c) % 2 == 0 for c in text)
+
+
+def said(difference):
+    return "tie" if difference == 0 else "AB"[difference < 0]
+
+
+@pytest.mark.parametrize(("kind", "against"), [("brpo", "reference"), ("pairwise_wins", "all")])
+def test_whom_a_judge_prefers_has_the_larger_advantage(small, loop_of, comparing, kind, against):
+    recipe = small(
+        reward={"sum": [{"pairwise": against}]},
+        judge={"model": "m", "base_url": comparing},
+        advantage={"kind": kind},
+    )
+    loop = loop_of(recipe)
+    experience = prepared(loop)
+    adv_B, reward_B = experience.adv_B.tolist(), experience.reward_B.tolist()
+    assert len(set(reward_B)) > 2  # the judge was asked, and it told samples apart
+    for first in (0, 4, 8):
+        ours = sorted(range(first, first + 4), key=lambda b: reward_B[b])
+        if kind == "pairwise_wins":
+            assert sorted(ours, key=lambda b: (adv_B[b], reward_B[b])) == ours
+    if kind == "brpo":
+        assert {-1.0, 0.0, 1.0} >= set(adv_B)
+    assert loop.step(1)["updates"] <= 1
 
 
 def test_a_draw_of_an_advantage_differs_from_step_to_step(small, loop_of):
