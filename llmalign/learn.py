@@ -233,8 +233,8 @@ class Learner:
 
             return self.policy.loss_over_tokens(batch, token_loss, **settings)[0]
         if "logp_end_BT" in self._inputs:
-            rows = [experience.rows[b] for b in portion]
-            temperature = settings["temperature"]
+            everything, temperature = experience.rows, settings["temperature"]
+            rows = [everything[b] for b in portion]
             extra["logp_end_BT"] = end_after_logprobs(self.policy, rows, temperature=temperature)
         if "ref_kl_BT" in self._inputs:
             assert self.reference is not None
