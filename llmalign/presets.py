@@ -337,7 +337,7 @@ PRESETS: Mapping[str, Preset] = {
         "T is ours: at 1 a right answer is worth one nat, and the policy flattens.",
         {
             "advantage": {"kind": "none"},
-            "loss": {"kind": "trajectory_balance", "temperature": 0.03},
+            "loss": {"kind": "trajectory_balance", "temperature": 0.05},
             "aggregate": "sequence_mean",
         },
     ),
